@@ -1,0 +1,395 @@
+"""passthrough: a directory of another file system, as it is.
+
+Every request becomes the system call that it came from, on the file that the inode is (never on a
+path: see `source`).  With `cache: shared` others may change the source at any time; with
+`cache: exclusive` only this mount does, so that the kernel may cache names and attributes for as
+long as it likes and write data back when it likes.
+
+The kernel has checked permissions (default_permissions) before a request gets here; new files are
+made with the caller's file system user, group and umask, so that the source's own rules on set-group
+directories and default ACLs apply.  O_APPEND stays with the kernel, which tells each write its offset:
+a write is then the same when it is done twice.
+"""
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import llfuse
+from llfuse import EntryAttributes, FUSEError, lock_released
+
+from fused.errors import WorkerFailed
+from fused.filesystems import syscalls
+from fused.filesystems.source import Source
+from fused.filesystems.survival import Features, KnownInodes, OpenHandle, Record
+
+log = logging.getLogger(__name__)
+NAME_MAX = 255
+SHARED_SECONDS, EXCLUSIVE_SECONDS = 0.5, 86400.0
+GONE = -1  # in place of a descriptor: system calls answer EBADF
+LARGE = 16 << 10  # bytes from which on it pays to let other threads work meanwhile
+_NOT_PASSED = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_DIRECT | os.O_APPEND | os.O_NOCTTY
+_PRIVILEGES = stat.S_ISUID | stat.S_ISGID
+
+
+class Directory:
+    """An open directory and the entries read from it but not passed on yet."""
+
+    __slots__ = ("entries", "fd", "index", "offset")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.entries: list[tuple[bytes, int, int, int]] = []
+        self.index = self.offset = 0
+
+
+class Passthrough(llfuse.Operations):
+    """See the module.  Options: `source`, an absolute path; `cache`, "shared" or "exclusive"."""
+
+    def __init__(self, source: str, cache: str = "shared") -> None:
+        super().__init__()
+        self._path = source
+        self._exclusive = cache == "exclusive"
+        self._timeout = EXCLUSIVE_SECONDS if self._exclusive else SHARED_SECONDS
+        self._files: dict[int, int] = {}  # fh -> descriptor
+        self._directories: dict[int, Directory] = {}
+        self._umask = -1
+        self._record: Record
+        self._source: Source
+
+    @property
+    def features(self) -> Features:
+        flags = ("DONT_MASK", "POSIX_ACL", "HANDLE_KILLPRIV_V2", "CACHE_SYMLINKS")
+        caching = "WRITEBACK_CACHE" if self._exclusive else "AUTO_INVAL_DATA"
+        return Features((*flags, caching), threads=2)
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def attach(self, record: Record, descriptors: dict[str, int]) -> None:
+        self._record = record
+        syscalls.keep_capabilities()
+        self._source = Source(self._open_root(descriptors), record, self._exclusive)
+        self._kept = {name: fd for name, fd in descriptors.items() if name.startswith("nameless-")}
+
+    def _open_root(self, descriptors: dict[str, int]) -> int:
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise WorkerFailed(
+                f"cannot open the source {self._path}: {error.strerror}; make the directory, or "
+                "correct 'source' in the configuration"
+            ) from None
+
+    def restore(self, inodes: KnownInodes, handles: Iterable[OpenHandle]) -> None:
+        self._source.restore(self._kept)
+        for handle in handles:
+            flags = os.O_RDONLY | os.O_DIRECTORY if handle.directory else handle.flags & ~os.O_TRUNC
+            try:
+                fd = self._open_file(handle.node, flags)
+            except OSError as error:
+                # Others have removed the file meanwhile: an error of its users, not of the mount.
+                log.warning("an open file of inode %d is gone: %s", handle.node, error.strerror)
+                fd = GONE
+            if handle.directory:
+                self._directories[handle.fh] = Directory(fd)
+            else:
+                self._files[handle.fh] = fd
+
+    def key(self, inode: int) -> bytes:
+        return self._source.key(inode)
+
+    def peek(self, parent: int, name: bytes) -> int:
+        try:
+            directory = self._source.path_fd(parent)
+            st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR):
+                return 0
+            raise
+        return self._source.identify(directory, name, st)
+
+    # -- names -----------------------------------------------------------------------------------
+
+    def lookup(self, parent: int, name: bytes, ctx: Any) -> EntryAttributes:
+        if len(name) > NAME_MAX:
+            raise FUSEError(errno.ENAMETOOLONG)
+        return self._entry(self._source.path_fd(parent), name)
+
+    def _entry(self, directory: int, name: bytes) -> EntryAttributes:
+        st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        return self._attributes(st, self._source.identify(directory, name, st))
+
+    def _attributes(self, st: os.stat_result, node: int) -> EntryAttributes:
+        entry = EntryAttributes()
+        entry.st_ino = node
+        entry.st_mode = st.st_mode
+        entry.st_nlink = st.st_nlink
+        entry.st_uid = st.st_uid
+        entry.st_gid = st.st_gid
+        entry.st_rdev = st.st_rdev
+        entry.st_size = st.st_size
+        entry.st_blocks = st.st_blocks
+        entry.st_blksize = st.st_blksize
+        entry.st_atime_ns = st.st_atime_ns
+        entry.st_mtime_ns = st.st_mtime_ns
+        entry.st_ctime_ns = st.st_ctime_ns
+        entry.attr_timeout = entry.entry_timeout = self._timeout
+        return entry
+
+    def forget(self, inode_list: list[tuple[int, int]]) -> None:
+        for node, _ in inode_list:
+            self._source.forget(node)
+
+    def _as(self, ctx: Any) -> None:
+        """Become the caller for a call that makes a file, until `_as_root`."""
+        if ctx.umask != self._umask:
+            os.umask(ctx.umask)
+            self._umask = ctx.umask
+        syscalls.setfsgid(ctx.gid)
+        syscalls.setfsuid(ctx.uid)
+
+    @staticmethod
+    def _as_root() -> None:
+        syscalls.setfsuid(0)
+        syscalls.setfsgid(0)
+
+    def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> EntryAttributes:
+        directory = self._source.path_fd(parent)
+        self._as(ctx)
+        try:
+            os.mkdir(name, mode, dir_fd=directory)
+        finally:
+            self._as_root()
+        return self._entry(directory, name)
+
+    def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> EntryAttributes:
+        directory = self._source.path_fd(parent)
+        self._as(ctx)
+        try:
+            os.mknod(name, mode, rdev, dir_fd=directory)
+        finally:
+            self._as_root()
+        return self._entry(directory, name)
+
+    def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> EntryAttributes:
+        directory = self._source.path_fd(parent)
+        self._as(ctx)
+        try:
+            os.symlink(target, name, dir_fd=directory)
+        finally:
+            self._as_root()
+        return self._entry(directory, name)
+
+    def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: Any
+    ) -> tuple[int, EntryAttributes]:
+        directory = self._source.path_fd(parent)
+        wanted = self._backing_flags(flags) | flags & os.O_EXCL | os.O_CREAT | os.O_NOFOLLOW
+        self._as(ctx)
+        try:
+            fd = os.open(name, wanted, mode, dir_fd=directory)
+        finally:
+            self._as_root()
+        try:
+            st = os.fstat(fd)
+            entry = self._attributes(st, self._source.identify(directory, name, st))
+        except BaseException:
+            os.close(fd)
+            raise
+        fh = self._record.next_handle()
+        self._files[fh] = fd
+        return fh, entry
+
+    def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> EntryAttributes:
+        source = b"/proc/self/fd/%d" % self._source.path_fd(inode)
+        directory = self._source.path_fd(new_parent)
+        os.link(source, new_name, dst_dir_fd=directory, follow_symlinks=True)
+        return self._entry(directory, new_name)
+
+    def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
+        directory = self._source.path_fd(parent)
+        self._keep_if_last(directory, name)
+        os.unlink(name, dir_fd=directory)
+
+    def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
+        directory = self._source.path_fd(parent)
+        self._keep_if_last(directory, name)
+        os.rmdir(name, dir_fd=directory)
+
+    def rename(self, old: int, name: bytes, new: int, new_name: bytes, ctx: Any) -> None:
+        source, target = self._source.path_fd(old), self._source.path_fd(new)
+        self._keep_if_last(target, new_name)
+        os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+
+    def _keep_if_last(self, directory: int, name: bytes) -> None:
+        """What `name` holds may lose its last name: keep hold of it if somebody uses it."""
+        try:
+            st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return
+        if stat.S_ISDIR(st.st_mode) or st.st_nlink == 1:
+            node = self._source.identify(directory, name, st)
+            if stat.S_ISDIR(st.st_mode) or self._record.open_handles(node):
+                self._source.keep_nameless(node)
+
+    # -- attributes ------------------------------------------------------------------------------
+
+    def _proc_path(self, inode: int) -> bytes:
+        return b"/proc/self/fd/%d" % self._source.path_fd(inode)
+
+    def getattr(self, inode: int, ctx: Any) -> EntryAttributes:
+        return self._attributes(os.fstat(self._source.path_fd(inode)), inode)
+
+    def setattr(
+        self, inode: int, attr: EntryAttributes, fields: Any, fh: int | None, ctx: Any
+    ) -> EntryAttributes:
+        fd = self._files[fh] if fh in self._files else self._source.path_fd(inode)
+        path = b"/proc/self/fd/%d" % fd
+        if fields.update_size:
+            os.truncate(path, attr.st_size)
+            if self._record.kills_privileges():
+                self._drop_privileges(path)
+        if fields.update_uid or fields.update_gid:
+            uid = attr.st_uid if fields.update_uid else -1
+            gid = attr.st_gid if fields.update_gid else -1
+            os.chown(path, uid, gid)
+        if fields.update_mode:
+            os.chmod(path, stat.S_IMODE(attr.st_mode))
+        if fields.update_atime or fields.update_mtime:
+            atime = attr.st_atime_ns if fields.update_atime else None
+            mtime = attr.st_mtime_ns if fields.update_mtime else None
+            syscalls.utimens(path, atime, mtime)
+        return self._attributes(os.fstat(fd), inode)
+
+    @staticmethod
+    def _drop_privileges(path: bytes) -> None:
+        """Clear suid and sgid as the kernel does for a writer without CAP_FSETID."""
+        mode = os.stat(path).st_mode
+        kill = mode & stat.S_ISUID
+        if mode & stat.S_IXGRP:
+            kill |= mode & stat.S_ISGID
+        if kill:
+            os.chmod(path, stat.S_IMODE(mode & ~kill))
+
+    def readlink(self, inode: int, ctx: Any) -> bytes:
+        return os.readlink(b"", dir_fd=self._source.path_fd(inode))
+
+    def access(self, inode: int, mode: int, ctx: Any) -> bool:
+        return True
+
+    def statfs(self, ctx: Any) -> llfuse.StatvfsData:
+        here, stat_ = os.fstatvfs(self._source.root), llfuse.StatvfsData()
+        stat_.f_bsize, stat_.f_frsize = here.f_bsize, here.f_frsize
+        stat_.f_blocks, stat_.f_bfree, stat_.f_bavail = here.f_blocks, here.f_bfree, here.f_bavail
+        stat_.f_files, stat_.f_ffree, stat_.f_favail = here.f_files, here.f_ffree, here.f_favail
+        stat_.f_namemax = here.f_namemax
+        return stat_
+
+    # -- extended attributes -----------------------------------------------------------------------
+
+    def getxattr(self, inode: int, name: bytes, ctx: Any = None) -> bytes:
+        return os.getxattr(self._proc_path(inode), name)
+
+    def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
+        os.setxattr(self._proc_path(inode), name, value)
+
+    def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
+        return [os.fsencode(name) for name in os.listxattr(self._proc_path(inode))]
+
+    def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+        os.removexattr(self._proc_path(inode), name)
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def _backing_flags(self, flags: int) -> int:
+        flags &= ~_NOT_PASSED
+        if self._exclusive and flags & os.O_ACCMODE == os.O_WRONLY:
+            flags = flags & ~os.O_ACCMODE | os.O_RDWR  # the kernel reads to fill pages
+        return flags
+
+    def _open_file(self, inode: int, flags: int) -> int:
+        return self._source.open(inode, self._backing_flags(flags))
+
+    def open(self, inode: int, flags: int, ctx: Any) -> int:
+        fd = self._open_file(inode, flags)
+        if flags & os.O_TRUNC and self._record.kills_privileges():
+            self._drop_privileges(b"/proc/self/fd/%d" % fd)
+        if not self._exclusive:
+            self._record.invalidate(inode)
+        fh = self._record.next_handle()
+        self._files[fh] = fd
+        return fh
+
+    def read(self, fh: int, offset: int, size: int) -> bytes:
+        fd = self._files[fh]
+        if size >= LARGE:
+            with lock_released:
+                return os.pread(fd, size, offset)
+        return os.pread(fd, size, offset)
+
+    def write(self, fh: int, offset: int, data: bytes) -> int:
+        fd = self._files[fh]
+        if self._record.kills_privileges():
+            self._drop_privileges(b"/proc/self/fd/%d" % fd)
+        if len(data) >= LARGE:
+            with lock_released:
+                return os.pwrite(fd, data, offset)
+        return os.pwrite(fd, data, offset)
+
+    def flush(self, fh: int) -> None:
+        os.close(os.dup(self._files[fh]))  # close(2) may have an error to tell
+
+    def fsync(self, fh: int, datasync: bool) -> None:
+        fd = self._files[fh]
+        with lock_released:
+            (os.fdatasync if datasync else os.fsync)(fd)
+
+    def release(self, fh: int) -> None:
+        self._close(self._files.pop(fh))
+
+    @staticmethod
+    def _close(fd: int) -> None:
+        if fd != GONE:
+            os.close(fd)
+
+    # -- directories -------------------------------------------------------------------------------
+
+    def opendir(self, inode: int, ctx: Any) -> int:
+        fd = self._source.open(inode, os.O_RDONLY | os.O_DIRECTORY)
+        fh = self._record.next_handle()
+        self._directories[fh] = Directory(fd)
+        return fh
+
+    def readdir(self, fh: int, offset: int) -> Iterator[tuple[bytes, EntryAttributes, int]]:
+        directory = self._directories[fh]
+        if offset != directory.offset or offset == 0:
+            os.lseek(directory.fd, offset, os.SEEK_SET)
+            directory.entries, directory.index, directory.offset = [], 0, offset
+        device, number = os.fstat(directory.fd).st_dev, self._source.on_device
+        own = device == self._source.device
+        entry = EntryAttributes()
+        while True:
+            while directory.index < len(directory.entries):
+                name, inode, kind, following = directory.entries[directory.index]
+                entry.st_ino = inode if own else number(device, inode)
+                entry.st_mode = kind << 12
+                yield name, entry, following
+                directory.index += 1
+                directory.offset = following
+            directory.entries, directory.index = syscalls.getdents(directory.fd), 0
+            if not directory.entries:
+                return
+
+    def fsyncdir(self, fh: int, datasync: bool) -> None:
+        fd = self._directories[fh].fd
+        (os.fdatasync if datasync else os.fsync)(fd)
+
+    def releasedir(self, fh: int) -> None:
+        self._close(self._directories.pop(fh).fd)
+
+    def check(self) -> None:
+        """Run the invariants; AssertionError when one does not hold."""
+        self._source.check()

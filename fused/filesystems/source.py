@@ -1,0 +1,229 @@
+"""Which file of the source an inode of the mount is, whatever names it has or had.
+
+Rules of identity
+- A file is what name_to_handle_at(2) says it is: a handle tells a file from a later one that got
+  its inode number.  Where a file system has no handles, it is (device, inode number) found again
+  under its last known name.
+- The number that users see, st_ino, is also the FUSE node id.  It is the source's own st_ino; a file
+  on another device below the source gets (index of the device << 48 | st_ino); a file whose number is
+  taken by another one that the kernel still knows gets one that no file has.
+- No descriptor is held for an inode, but for a bounded number that is at hand and for those that
+  have no name any more.
+"""
+
+import errno
+import os
+import stat
+import struct
+
+from fused.filesystems import syscalls
+from fused.filesystems.survival import KnownInodes, Record
+
+ROOT = 1
+AT_HAND = 256  # descriptors kept for speed
+DEVICE_SHIFT, DEVICES = 48, 1 << 14
+ALIAS = 1 << 62  # node ids from here on are no file's own number
+_DEVICE = struct.Struct("=Q")
+
+
+def _stale() -> OSError:
+    return OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
+class Source:
+    """The files below a directory.
+
+    Invariants (`check`): `_hand` holds at most AT_HAND descriptors; no node is both at hand and
+    nameless; every alias is a known inode.
+    """
+
+    def __init__(self, root: int, record: Record, trust_names: bool) -> None:
+        """`root` is a descriptor of the source that can be read (not O_PATH).  `trust_names`:
+        nobody else changes the source, so a known inode number is the known file."""
+        self.root, self._record, self._trust = root, record, trust_names
+        self._inodes: KnownInodes = record.inodes
+        st = os.fstat(root)
+        self.device, self._root_number = st.st_dev, st.st_ino
+        self._mounts = {st.st_dev: root}  # device -> descriptor that can be read
+        self._indexes: dict[int, int] = {}  # other devices -> index in their node ids
+        self._handleless: set[int] = set()
+        self._hand: dict[int, int] = {}  # node -> O_PATH descriptor, oldest first
+        self._nameless: dict[int, int] = {}  # node -> O_PATH descriptor kept in the fd store
+        self._aliases: dict[bytes, int] = {}  # key -> node
+        self._alias_keys: dict[int, bytes] = {}
+        self._next_alias = ALIAS
+        self._keys: dict[int, bytes] = {}  # of inodes that are just becoming known
+
+    # -- from a name to a node -------------------------------------------------------------------
+
+    def identify(self, directory: int, name: bytes, st: os.stat_result) -> int:
+        """The node of what `name` holds, whose attributes are `st`; `key` is ready for it."""
+        node = self.number(st)
+        known = node in self._inodes
+        if known and not self._aliases and (self._trust or node in self._hand):
+            return node
+        if node == ROOT:
+            return node
+        key = self._make_key(directory, name, st)
+        node = self._aliases.get(key, node)
+        if node < ALIAS and (node == 0 or (known and self._inodes.key(node) != key)):
+            node = self._next_alias
+            self._next_alias += 1
+            self._aliases[key], self._alias_keys[node] = node, key
+        if node not in self._inodes:
+            self._keys[node] = key
+            if stat.S_ISDIR(st.st_mode) and st.st_dev not in self._mounts:
+                self._note_mount(directory, name, st.st_dev)
+        return node
+
+    def number(self, st: os.stat_result) -> int:
+        """The node id that a file with these attributes has unless another one holds it; zero when
+        only an alias will do."""
+        if st.st_dev == self.device:
+            if st.st_ino == self._root_number:
+                return ROOT
+            return st.st_ino if ROOT < st.st_ino < ALIAS else 0
+        return self.on_device(st.st_dev, st.st_ino)
+
+    def on_device(self, device: int, number: int) -> int:
+        """Like `number`, from device and inode number."""
+        if device == self.device:
+            return ROOT if number == self._root_number else number
+        index = self._indexes.setdefault(device, len(self._indexes) + 1)
+        fits = number < 1 << DEVICE_SHIFT and index < DEVICES
+        return index << DEVICE_SHIFT | number if fits else 0
+
+    def key(self, node: int) -> bytes:
+        """For the ledger: device, then the file handle, or the inode number where there is none."""
+        return self._keys.pop(node)
+
+    def _make_key(self, directory: int, name: bytes, st: os.stat_result) -> bytes:
+        device = _DEVICE.pack(st.st_dev)
+        if st.st_dev not in self._handleless:
+            try:
+                return device + syscalls.name_to_handle(directory, name)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EOVERFLOW):
+                    raise
+                self._handleless.add(st.st_dev)
+        return device + _DEVICE.pack(st.st_ino)
+
+    def _note_mount(self, directory: int, name: bytes, device: int) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._mounts[device] = os.open(name, flags, dir_fd=directory)
+
+    # -- from a node to a descriptor -------------------------------------------------------------
+
+    def path_fd(self, node: int) -> int:
+        """An O_PATH descriptor of the inode; ours, valid until the next call.  OSError ESTALE."""
+        fd = self._hand.get(node)
+        if fd is not None:
+            return fd
+        if node == ROOT:
+            return self.root
+        fd = self._nameless.get(node)
+        if fd is not None:
+            return fd
+        fd = self._find(node, os.O_PATH)
+        if len(self._hand) >= AT_HAND:
+            os.close(self._hand.pop(next(iter(self._hand))))
+        self._hand[node] = fd
+        return fd
+
+    def open(self, node: int, flags: int) -> int:
+        """open(2) of the inode, whatever its name is now; the descriptor is the caller's."""
+        if node in self._hand or node in self._nameless or node == ROOT:
+            return os.open(b"/proc/self/fd/%d" % self.path_fd(node), flags | os.O_CLOEXEC)
+        return self._find(node, flags)
+
+    def _find(self, node: int, flags: int) -> int:
+        try:
+            key = self._inodes.key(node)
+        except KeyError:
+            raise _stale() from None
+        device, handle = _DEVICE.unpack_from(key)[0], key[_DEVICE.size :]
+        if len(handle) == _DEVICE.size:
+            return self._walk(node, device, _DEVICE.unpack(handle)[0], flags)
+        mount = self._mounts.get(device)
+        if mount is None:
+            mount = self._find_mount(node, device)
+        return syscalls.open_by_handle(mount, handle, flags)
+
+    def _walk(self, node: int, device: int, number: int, flags: int) -> int:
+        """Find a file without handle under its last known name."""
+        parent, name = self._inodes.place(node)
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.path_fd(parent))
+        st = os.fstat(fd)
+        if (st.st_dev, st.st_ino) != (device, number):
+            os.close(fd)
+            raise _stale()
+        if flags & os.O_PATH:
+            return fd
+        try:
+            return os.open(b"/proc/self/fd/%d" % fd, flags | os.O_CLOEXEC)
+        finally:
+            os.close(fd)
+
+    def _find_mount(self, node: int, device: int) -> int:
+        """After a restore: open a directory of a device below the source, on the way to `node`."""
+        chain = [node]
+        while chain[-1] != ROOT:
+            chain.append(self._inodes.place(chain[-1])[0])
+        for step in reversed(chain[:-1]):
+            parent, name = self._inodes.place(step)
+            st = os.stat(name, dir_fd=self.path_fd(parent), follow_symlinks=False)
+            if st.st_dev == device and stat.S_ISDIR(st.st_mode):
+                self._note_mount(self.path_fd(parent), name, device)
+                return self._mounts[device]
+        raise _stale()
+
+    # -- inodes without a name, and forgotten ones -------------------------------------------------
+
+    def keep_nameless(self, node: int) -> None:
+        """The inode is about to lose its last name and is in use: keep a descriptor that outlives
+        this process."""
+        if node not in self._nameless and node in self._inodes:
+            fd = os.dup(self.path_fd(node))
+            self._record.keep(f"nameless-{node}", fd)
+            self._nameless[node] = fd
+            if node in self._hand:
+                os.close(self._hand.pop(node))
+
+    def forget(self, node: int) -> None:
+        """The kernel does not know the inode any more, or a count of it was taken back."""
+        self._keys.pop(node, None)
+        if node in self._inodes:
+            return
+        if (fd := self._hand.pop(node, None)) is not None:
+            os.close(fd)
+        if (fd := self._nameless.pop(node, None)) is not None:
+            os.close(fd)
+            self._record.drop(f"nameless-{node}")
+        if (key := self._alias_keys.pop(node, None)) is not None:
+            del self._aliases[key]
+
+    def restore(self, kept: dict[str, int]) -> None:
+        """Take over from a predecessor: its nameless inodes, device indexes and aliases."""
+        for name, fd in kept.items():
+            node = int(name.partition("-")[2])
+            if node in self._inodes:
+                self._nameless[node] = fd
+            else:
+                os.close(fd)
+                self._record.drop(name)
+        for node in self._inodes:
+            if node >= ALIAS:
+                key = self._inodes.key(node)
+                self._aliases[key], self._alias_keys[node] = node, key
+                self._next_alias = max(self._next_alias, node + 1)
+            elif node >> DEVICE_SHIFT:
+                device = _DEVICE.unpack_from(self._inodes.key(node))[0]
+                if device != self.device:
+                    self._indexes[device] = node >> DEVICE_SHIFT
+
+    def check(self) -> None:
+        """Run the invariants; AssertionError when one does not hold."""
+        assert len(self._hand) <= AT_HAND
+        assert not self._hand.keys() & self._nameless.keys()
+        assert all(node in self._inodes or node in self._keys for node in self._alias_keys)
+        assert {key: node for node, key in self._alias_keys.items()} == self._aliases

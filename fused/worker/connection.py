@@ -1,0 +1,178 @@
+"""The kernel's side of a mount: the /dev/fuse descriptor, mount(2) and FUSE_INIT.
+
+fused opens the connection and answers the handshake itself, because libfuse 2.9 stops at protocol
+7.19 and could not ask for the features that make a mount fast.  Structures and numbers follow
+include/uapi/linux/fuse.h; mount options follow fs/fuse/inode.c.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import select
+import struct
+
+from fused import mountinfo
+from fused.errors import WorkerFailed
+from fused.spec import MountSpec
+
+# FUSE_INIT flags
+ASYNC_READ, ATOMIC_O_TRUNC, BIG_WRITES, DONT_MASK = 1 << 0, 1 << 3, 1 << 5, 1 << 6
+AUTO_INVAL_DATA, ASYNC_DIO, WRITEBACK_CACHE = 1 << 12, 1 << 15, 1 << 16
+PARALLEL_DIROPS, POSIX_ACL, MAX_PAGES, CACHE_SYMLINKS = 1 << 18, 1 << 20, 1 << 22, 1 << 23
+HANDLE_KILLPRIV_V2, INIT_EXT, HAS_RESEND = 1 << 28, 1 << 30, 1 << 39
+
+ALWAYS = ASYNC_READ | ATOMIC_O_TRUNC | BIG_WRITES | ASYNC_DIO | PARALLEL_DIROPS | MAX_PAGES
+
+IN_HEADER = struct.Struct("<IIQQIIIHH")  # len opcode unique nodeid uid gid pid extlen pad
+OUT_HEADER = struct.Struct("<IiQ")  # len error unique
+INIT_OPCODE, GETATTR_OPCODE = 26, 3
+NO_REPLY_OPCODES = (2, 36, 42)  # FORGET, INTERRUPT, BATCH_FORGET
+RESENT = 1 << 63  # in `unique`
+NOTIFY_INVAL_INODE, NOTIFY_RESEND = 2, 7
+MAX_WRITE = 128 << 10  # what libfuse 2.9's buffer takes
+MAX_READ_PAGES = 256
+READ_AHEAD_KIB = 1024
+
+_MOUNT_FLAGS = {
+    "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "sync": 16, "dirsync": 128,
+    "noatime": 1024, "nodiratime": 2048, "relatime": 1 << 21, "strictatime": 1 << 24,
+    "lazytime": 1 << 25,
+}  # fmt: skip
+_UNSET_FLAGS = {"rw", "suid", "dev", "exec", "async", "atime", "diratime"}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def open_connection(spec: MountSpec, wanted: int) -> tuple[int, int, int]:
+    """Mount `spec` and shake hands with the kernel.
+
+    Returns the descriptor, the device's minor number, and those of the FUSE_INIT flags `wanted`
+    that the kernel has too.  WorkerFailed when the mountpoint cannot be used.
+    """
+    _prepare_mountpoint(spec)
+    try:
+        fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise WorkerFailed(
+            f"cannot open /dev/fuse: {error.strerror}; load the module with 'modprobe fuse'"
+        ) from None
+    try:
+        _mount(spec, fd)
+        features = _handshake(fd, wanted)
+    except BaseException:
+        os.close(fd)
+        raise
+    mount = mountinfo.at(spec.mountpoint)
+    if mount is None or mount.fs_type != mountinfo.FS_TYPE:
+        os.close(fd)
+        raise WorkerFailed(f"cannot mount {spec.name!r}: {spec.mountpoint} was unmounted at once")
+    tune(mount.minor)
+    return fd, mount.minor, features
+
+
+def _prepare_mountpoint(spec: MountSpec) -> None:
+    """Detach what is left of a dead mount of ours; refuse a place that is taken."""
+    place = spec.mountpoint
+    while (mount := mountinfo.at(place)) is not None:
+        if mount.fs_type != mountinfo.FS_TYPE or mount.source != spec.name:
+            raise WorkerFailed(
+                f"cannot mount {spec.name!r}: {mount.source!r} ({mount.fs_type}) is mounted on "
+                f"{place} already; unmount it or choose another mountpoint"
+            )
+        mountinfo.abort(mount.minor)
+        mountinfo.detach(place)
+    try:
+        os.makedirs(place, exist_ok=True)
+        if not os.path.isdir(place):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except OSError as error:
+        raise WorkerFailed(
+            f"cannot mount {spec.name!r}: cannot make the mountpoint {place}: {error.strerror}"
+        ) from None
+    if os.path.realpath(place) != place:
+        raise WorkerFailed(
+            f"cannot mount {spec.name!r}: the mountpoint {place} leads through a symbolic link to "
+            f"{os.path.realpath(place)}; name that directory instead"
+        )
+
+
+def _mount(spec: MountSpec, fd: int) -> None:
+    flags = _MOUNT_FLAGS["nosuid"] | _MOUNT_FLAGS["nodev"] if os.geteuid() != 0 else 0
+    for option in (*spec.mount_options, *(("ro",) if spec.read_only else ())):
+        if option not in _UNSET_FLAGS:
+            flags |= _MOUNT_FLAGS[option]
+    data = f"fd={fd},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
+    data += ",default_permissions" + (",allow_other" if spec.allow_other else "")
+    result = _libc.mount(
+        os.fsencode(spec.name),
+        os.fsencode(spec.mountpoint),
+        mountinfo.FS_TYPE.encode(),
+        ctypes.c_ulong(flags),
+        data.encode(),
+    )
+    if result != 0:
+        number = ctypes.get_errno()
+        hint = "; a worker has to run as root" if number == errno.EPERM else ""
+        raise WorkerFailed(
+            f"cannot mount {spec.name!r} on {spec.mountpoint}: {os.strerror(number)}{hint}"
+        )
+
+
+def _handshake(fd: int, wanted: int) -> int:
+    """Answer FUSE_INIT; returns the flags that both sides have."""
+    request = os.read(fd, MAX_WRITE + 4096)
+    _, opcode, unique, *_ = IN_HEADER.unpack_from(request)
+    major, minor, readahead, flags, flags2 = struct.unpack_from("<IIIII", request, 40)
+    if opcode != INIT_OPCODE or major != 7 or minor < 36:
+        raise WorkerFailed(
+            f"cannot serve: the kernel speaks FUSE {major}.{minor}, fused needs 7.36 (Linux 5.16)"
+        )
+    offered = flags | flags2 << 32
+    both = (wanted | ALWAYS | INIT_EXT | HAS_RESEND) & offered
+    body = struct.pack(
+        "<IIIIHHIIHHIIH",
+        7, min(minor, 45), readahead, both & 0xFFFFFFFF, 64, 48, MAX_WRITE, 1,
+        MAX_READ_PAGES, 0, both >> 32, 0, 0,
+    ).ljust(64, b"\0")  # fmt: skip
+    os.write(fd, OUT_HEADER.pack(16 + len(body), 0, unique) + body)
+    return both
+
+
+def tune(minor: int) -> None:
+    """Let the kernel read further ahead than its 128 KiB; a kernel without the knob is fine."""
+    with (
+        contextlib.suppress(OSError),
+        open(f"/sys/class/bdi/0:{minor}/read_ahead_kb", "w", encoding="ascii") as file,
+    ):
+        file.write(str(READ_AHEAD_KIB))
+
+
+def alive(fd: int) -> bool:
+    """Whether the connection still has a mount: an aborted or unmounted one polls POLLERR."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return not any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
+
+
+def idle(fd: int) -> bool:
+    """Whether the kernel has nothing for us to read."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return not poll.poll(0)
+
+
+def resend(fd: int) -> None:
+    """FUSE_NOTIFY_RESEND: requests that were read and not answered are delivered again."""
+    os.write(fd, OUT_HEADER.pack(16, NOTIFY_RESEND, 0))
+
+
+def known_to_kernel(fd: int, node: int) -> bool:
+    """Whether the kernel holds the inode, by an attribute-only FUSE_NOTIFY_INVAL_INODE."""
+    try:
+        os.write(fd, struct.pack("<IiQQqq", 40, NOTIFY_INVAL_INODE, 0, node, -1, 0))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,207 @@
+"""The life of a worker: fresh mount or takeover, serving, and its end."""
+
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+from fused import filesystems, mountinfo, notify
+from fused.errors import FusedError
+from fused.filesystems.survival import Features
+from fused.ledger import layout as at
+from fused.ledger.layout import State
+from fused.ledger.writer import Ledger
+from fused.spec import MountSpec
+from fused.worker import connection as wire
+from fused.worker import log as worker_log
+from fused.worker import takeover, watch
+from fused.worker.interposer import Interposer
+from fused.worker.record import WorkerRecord
+from fused.worker.session import Session
+
+log = logging.getLogger("fused.worker")
+CONNECTION = "connection"
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP}
+
+
+class Service:
+    """One mount being served by this process.
+
+    The main thread is llfuse's.  A second one, the conductor, brings the mount into service and then
+    watches that requests move; a third waits for signals.
+    """
+
+    def __init__(self, mount: MountSpec, directory: str, descriptors: dict[str, int]) -> None:
+        self.directory = directory
+        self.begun = time.monotonic()
+        self.descriptors = descriptors
+        self.fd = descriptors.pop(CONNECTION, -1)
+        self.fs: Any = filesystems.load(mount.type)(**filesystems.arguments(mount.options))
+        read_only = mount.read_only or getattr(self.fs, "read_only", False)
+        self.mount = mount._replace(read_only=read_only)
+        self.features: Features = getattr(self.fs, "features", Features())
+        self.heir: takeover.Inheritance | None = None
+        self.ending = False
+        self.ledger: Ledger
+        self.interposer: Interposer
+        self.session: Session
+
+    # -- the way into service ----------------------------------------------------------------------
+
+    def take_over(self) -> None:
+        """Go on with the predecessor's connection.  Any exception: it cannot be done."""
+        path = os.path.join(self.directory, "ledger")
+        self.heir = takeover.inherit(self.mount, self.fs, self.fd, path)
+        self.ledger = self.heir.ledger
+        self._attach()
+        self.fs.restore(self.ledger.inodes, self.ledger.handles)
+        self._interpose()
+        self.interposer.expect(self.heir.lost)
+
+    def open(self) -> None:
+        """Make the mount afresh."""
+        wanted = sum(getattr(wire, name) for name in self.features.flags)
+        os.makedirs(self.directory, mode=0o755, exist_ok=True)
+        self.fd, minor, features = wire.open_connection(self.mount, wanted)
+        self.ledger = Ledger.create(os.path.join(self.directory, "ledger"), minor, features)
+        if self._survivor and self.mount.on_crash == "resume":
+            notify.store(CONNECTION, self.fd)
+        self._attach()
+        self._interpose()
+
+    @property
+    def _survivor(self) -> bool:
+        return hasattr(self.fs, "restore")
+
+    def _attach(self) -> None:
+        self.record = WorkerRecord(self.ledger, self.fd)
+        if self._survivor:
+            self.fs.attach(self.record, self.descriptors)
+        else:
+            self.fs.init()
+
+    def _interpose(self) -> None:
+        trusted = type(self.fs).__module__.startswith("fused.filesystems.")
+        self.interposer = Interposer(self.fs, self.ledger, trusted, self._damaged)
+        self.record.interposer = self.interposer
+        self.session = Session(
+            self.interposer, self.fd, self.mount.threads or self.features.threads
+        )
+
+    def give_up(self) -> None:
+        """Abort the connection and detach the mount: nobody hangs on it."""
+        mount = mountinfo.at(self.mount.mountpoint)
+        if mount is not None and mount.source == self.mount.name:
+            mountinfo.abort(mount.minor)
+            mountinfo.detach(self.mount.mountpoint)
+        notify.unstore(CONNECTION)
+        os.close(self.fd)
+
+    def conduct(self) -> None:
+        """The conductor: from attached to serving, then watch."""
+        try:
+            self.session.learn_buffers()
+            self.interposer.buffers = self.session.buffers
+            if self.heir is not None:
+                takeover.serve_resent(self.heir, self.session, self.interposer, self.fd)
+            else:
+                self.session.ask_root()
+            self.session.connect()
+            self._ready()
+            watch.watch(self)
+        except FusedError as error:
+            self.fail(str(error))
+        except BaseException as error:
+            log.critical("the worker's conductor failed", exc_info=error)
+            self.fail(repr(error))
+
+    def _ready(self) -> None:
+        took = time.monotonic() - self.begun
+        self.ledger.set_state(State.SERVING)
+        what = f"serving {self.mount.type} on {self.mount.mountpoint}"
+        notify.notify(
+            "READY=1", f"STATUS={what}", f"WATCHDOG_USEC={int(self.mount.watchdog * 1e6)}"
+        )
+        if self.heir is not None:
+            log.warning("the mount was resumed %.0f ms after this worker began", took * 1000)
+        else:
+            log.info("%s", what)
+
+    # -- the way out -------------------------------------------------------------------------------
+
+    def fail(self, sentence: str) -> None:
+        """The mount cannot go on in this process: say why, and end."""
+        self.ledger.set_error(sentence)
+        self.ledger.set_state(State.FAILED)
+        print(f"fused: {sentence}", file=sys.stderr, flush=True)
+        notify.notify(f"STATUS={sentence.splitlines()[0]}")
+        if self.heir is None:
+            self.give_up()
+        os._exit(1)
+
+    def _damaged(self, sentence: str) -> None:
+        """The ledger cannot be trusted any more: have the successor make the mount afresh."""
+        self.ledger.words[at.FORMAT_WORD] = 0
+        self.heir = None
+        self.fail(sentence)
+
+    def on_signals(self) -> None:
+        """The signal thread."""
+        while True:
+            number = signal.sigwait(SIGNALS)
+            if number == signal.SIGUSR2:
+                os._exit(0)
+            if number in (signal.SIGTERM, signal.SIGINT) and not self.ending:
+                self.ending = True
+                threading.Thread(target=self._stop, daemon=True).start()
+
+    def _stop(self) -> None:
+        from fused.worker import stop
+
+        self.ledger.set_state(State.STOPPING)
+        stop.unmount(self.mount, self.ledger.minor)
+        self.ended()
+
+    def ended(self) -> None:
+        """The connection has ended: tidy up and end the process."""
+        self.ledger.set_state(State.STOPPED)
+        notify.notify("STOPPING=1", f"STATUS=unmounted {self.mount.mountpoint}")
+        log.info("unmounted")
+        os._exit(0)
+
+
+def serve(mount: MountSpec, directory: str) -> int:
+    """Bring `mount` into service and serve it; returns when the connection has ended."""
+    faulthandler.enable()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    worker_log.set_up(mount.name, mount.type, mount.log_level)
+    notify.notify(f"STATUS=starting {mount.type} on {mount.mountpoint}")
+    service = _bring_up(mount, directory)
+    threading.Thread(target=service.on_signals, name="signals", daemon=True).start()
+    threading.Thread(target=service.conduct, name="conductor", daemon=True).start()
+    service.session.serve()
+    service.ended()
+    return 0
+
+
+def _bring_up(mount: MountSpec, directory: str) -> Service:
+    descriptors = notify.listen_fds()
+    service = Service(mount, directory, dict(descriptors))
+    if service.fd >= 0:
+        try:
+            service.take_over()
+            return service
+        except Exception as error:
+            known = isinstance(error, FusedError)
+            reason = str(error) if known else repr(error)
+            log.error("the mount cannot be resumed and is made afresh: %s", reason,
+                      exc_info=None if known else error)  # fmt: skip
+            service.give_up()
+            lasting = {name: fd for name, fd in descriptors.items() if name == "store"}
+            service = Service(mount, directory, lasting)
+    service.open()
+    return service

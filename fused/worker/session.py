@@ -1,0 +1,181 @@
+"""llfuse attached to a connection that it did not make.
+
+llfuse is unpatched.  It is given a throw-away mount, left once the handshake there is done, and
+its descriptor is then replaced: first by one end of a socket pair, whose other end is ours to feed
+requests through, then by the connection itself.  The stand-in serves three ends: the worker asks
+itself for the root's attributes before it says READY; the requests of a dead predecessor are served
+one by one before all others; and while every thread waits in read(2), /proc tells the address of
+its request buffer, so that handlers see what llfuse hides of a request (its `unique`, its flags).
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+import tempfile
+import time
+
+import llfuse
+
+from fused import mountinfo
+from fused.errors import WorkerFailed
+from fused.worker import connection as wire
+
+READ, READDIR = 15, 28  # opcodes
+LARGEST_REPLY = 128 << 10  # that the stand-in is asked to carry
+READ_SYSCALLS = ("0", "63")  # x86-64; aarch64 and riscv64
+OWN = 1 << 62  # the `unique` of requests that do not come from the kernel
+ANSWER_LIMIT = 10.0  # seconds for the root to answer
+_WAKE = wire.IN_HEADER.pack(48, 2, 1 << 62, 1, 0, 0, 0, 0, 0) + struct.pack("<Q", 0)  # forget nothing
+
+
+class _Attached(Exception):
+    """Leaves llfuse.main() after libfuse's handshake with the throw-away mount."""
+
+
+def _leave() -> None:
+    raise _Attached
+
+
+def _fuse_descriptors() -> set[int]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}") == "/dev/fuse":
+                found.add(int(name))
+    return found
+
+
+class Session:
+    """One llfuse, attached to `fd` (which stays ours) with that many threads.
+
+    `serve` runs in the main thread until the connection ends.  Meanwhile another thread calls
+    `learn_buffers`, then `ask` as often as it likes, then `connect`.
+    """
+
+    def __init__(self, operations: llfuse.Operations, fd: int, threads: int) -> None:
+        self._fd, self._threads = fd, threads
+        self.buffers: dict[int, int] = {}  # native thread id -> address of its request buffer
+        self._number = self._attach(operations)
+        self._standin, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for sock in (self._standin, theirs):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        with theirs:
+            os.dup2(theirs.fileno(), self._number, inheritable=False)
+
+    @staticmethod
+    def _attach(operations: llfuse.Operations) -> int:
+        """Bring libfuse past its handshake; returns the number of its descriptor."""
+        before = _fuse_descriptors()
+        directory = tempfile.mkdtemp(prefix="fused-")
+        try:
+            operations.init = _leave  # type: ignore[method-assign]
+            llfuse.init(operations, directory, {"fsname=fused-attach", "no_splice_read"})
+            with contextlib.suppress(_Attached):
+                llfuse.main(workers=1, handle_signals=False)
+            (number,) = _fuse_descriptors() - before
+            return number
+        except RuntimeError as error:
+            raise WorkerFailed(f"cannot attach llfuse: {error}; is /dev/fuse usable?") from None
+        finally:
+            del operations.init
+            with contextlib.suppress(OSError):
+                mountinfo.detach(directory)
+            os.rmdir(directory)
+
+    def serve(self) -> None:
+        """Process requests until the connection ends (ENODEV: unmounted or aborted)."""
+        llfuse.main(workers=self._threads, handle_signals=False)
+
+    def waiting_threads(self) -> dict[int, int]:
+        """The threads that wait for a request in read(2), with the address of their buffers."""
+        found = {}
+        for task in os.listdir("/proc/self/task"):
+            try:
+                with open(f"/proc/self/task/{task}/syscall", encoding="ascii") as file:
+                    call = file.read().split()
+            except OSError:
+                continue
+            if call[0] in READ_SYSCALLS and int(call[1], 16) == self._number:
+                found[int(task)] = int(call[2], 16)
+        return found
+
+    def learn_buffers(self) -> None:
+        """Wait until every thread waits for a request, and note where its buffer is."""
+        deadline = time.monotonic() + ANSWER_LIMIT
+        while len(self.buffers) < self._threads:
+            if time.monotonic() > deadline:
+                raise WorkerFailed("cannot attach llfuse: its threads do not read requests")
+            self.buffers = self.waiting_threads()
+            time.sleep(0.0002)
+
+    def ask(self, request: bytes, timeout: float | None = None) -> bytes | None:
+        """Have llfuse serve one request; its reply, or None for a request that has none.
+
+        WorkerFailed when nothing has come after `timeout` seconds."""
+        _, opcode, *_ = wire.IN_HEADER.unpack_from(request)
+        if opcode == READDIR and struct.unpack_from("<I", request, 56)[0] > LARGEST_REPLY:
+            request = request[:56] + struct.pack("<I", LARGEST_REPLY) + request[60:]
+        self._standin.settimeout(timeout)
+        self._standin.send(request)
+        if opcode in wire.NO_REPLY_OPCODES:
+            return None
+        try:
+            return self._standin.recv(LARGEST_REPLY * 2)
+        except TimeoutError:
+            raise WorkerFailed(f"the file system did not answer within {timeout:.0f} s") from None
+
+    def ask_root(self) -> None:
+        """Ask for the root's attributes.  WorkerFailed when the answer is an error or none."""
+        header = wire.IN_HEADER.pack(56, wire.GETATTR_OPCODE, OWN, 1, 0, 0, 0, 0, 0)
+        reply = self.ask(header + bytes(16), ANSWER_LIMIT)
+        assert reply is not None
+        _, error, _ = wire.OUT_HEADER.unpack_from(reply)
+        if error:
+            raise WorkerFailed(f"the root directory answers {os.strerror(-error)!r}")
+
+    def connect(self) -> None:
+        """Put the connection in the stand-in's place; from here on the kernel feeds the threads."""
+        while len(self.waiting_threads()) < self._threads:
+            time.sleep(0.0001)
+        os.dup2(self._fd, self._number, inheritable=False)
+        for _ in range(self._threads):  # each takes one and reads the connection next
+            self._standin.send(_WAKE)
+        self._standin.close()
+
+    def quiescent(self) -> bool:
+        """Whether nothing is on its way: the kernel queues nothing and every thread waits."""
+        return wire.idle(self._fd) and len(self.waiting_threads()) == self._threads
+
+
+def read_resent(fd: int) -> tuple[list[bytes], list[bytes]]:
+    """Ask the kernel for what was read and not answered (FUSE_NOTIFY_RESEND) and read all of it.
+
+    Returns the requests in their order, and what else was read on the way.  OSError EINVAL from a
+    kernel before 6.9; ENODEV when the connection has ended.
+    """
+    wire.resend(fd)
+    resent: list[bytes] = []
+    others: list[bytes] = []
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+    try:
+        while True:
+            try:
+                request = os.read(fd, wire.MAX_WRITE + 4096)
+            except OSError as error:
+                if error.errno == errno.EAGAIN:
+                    break
+                if error.errno in (errno.EINTR, errno.ENOENT):  # ENOENT: its client has gone
+                    continue
+                raise
+            _, opcode, unique, *_ = wire.IN_HEADER.unpack_from(request)
+            (resent if unique & wire.RESENT else others).append(request)
+            if not unique & wire.RESENT and opcode not in wire.NO_REPLY_OPCODES:
+                break
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    return resent, others
+

@@ -1,0 +1,107 @@
+"""Going on with the connection of a dead worker.
+
+Order matters, because this process may be killed as well, at any point: first the kernel is asked for
+the requests that were read and not answered, then what their lost replies had counted is taken
+back, then the file system is restored, and then these requests are served, one by one, before all
+others.  Until a request is answered its slot in the ledger stays.
+"""
+
+import errno
+import logging
+import os
+import struct
+from typing import Any, NamedTuple
+
+import llfuse
+from llfuse import FUSEError
+
+from fused.errors import WorkerFailed
+from fused.ledger import layout as at
+from fused.ledger.layout import OPERATIONS
+from fused.ledger.writer import Ledger, Unfinished
+from fused.spec import MountSpec
+from fused.worker import connection as wire
+from fused.worker.interposer import MASK, Interposer
+from fused.worker.session import LARGEST_REPLY, READ, Session, read_resent
+
+log = logging.getLogger("fused.worker")
+POISON_ATTEMPTS = 3
+
+
+class Inheritance(NamedTuple):
+    """What a dead worker left: its ledger, requests to be served again, others read on the way."""
+
+    ledger: Ledger
+    resent: list[bytes]
+    others: list[bytes]
+    lost: dict[int, Unfinished]
+
+
+def inherit(mount: MountSpec, fs: Any, fd: int, path: str) -> Inheritance:
+    """Take over `fd` and the ledger at `path`.
+
+    WorkerFailed or LedgerDamaged when the mount cannot go on: it has to be made afresh."""
+    if mount.on_crash != "resume":
+        raise WorkerFailed(f"'on_crash' is {mount.on_crash!r}")
+    if not hasattr(fs, "restore"):
+        raise WorkerFailed(f"type {mount.type!r} cannot restore what its worker knew")
+    if not wire.alive(fd):
+        raise WorkerFailed("the connection was aborted")
+    try:
+        ledger = Ledger.adopt(path)
+    except FileNotFoundError:
+        raise WorkerFailed("its ledger is gone") from None
+    if not ledger.features & wire.HAS_RESEND:
+        raise WorkerFailed("the kernel cannot deliver requests again (Linux 6.9 can)")
+    resent, others = read_resent(fd)
+    again = {_unique(request) & MASK for request in resent}
+    lost = {unique: notes for unique, notes in ledger.unfinished().items() if unique in again}
+    for notes in lost.values():
+        ledger.take_back(notes)
+    return Inheritance(ledger, resent, others, lost)
+
+
+def _unique(request: bytes) -> int:
+    unique: int = wire.IN_HEADER.unpack_from(request)[2]
+    return unique
+
+
+def serve_resent(heir: Inheritance, session: Session, interposer: Interposer, fd: int) -> None:
+    """Have the requests of the dead worker answered."""
+    for request in (*heir.others, *heir.resent):
+        _, opcode, unique, *_ = wire.IN_HEADER.unpack_from(request)
+        notes = heir.lost.get(unique & MASK)
+        if notes is not None and notes.attempts + notes.running >= POISON_ATTEMPTS:
+            reply: bytes | None = _poisoned(interposer, notes, unique)
+        elif opcode == READ and struct.unpack_from("<I", request, 56)[0] > LARGEST_REPLY:
+            reply = _read(interposer, request)
+        else:
+            reply = session.ask(request)
+        if reply is not None:
+            try:
+                os.write(fd, reply)
+            except OSError as error:
+                if error.errno != errno.ENOENT:  # ENOENT: its client has gone
+                    raise
+
+
+def _poisoned(interposer: Interposer, notes: Unfinished, unique: int) -> bytes:
+    """A request that has ended or stuck its worker each time: it gets EIO, the mount lives on."""
+    name = OPERATIONS[notes.operation] if notes.operation < len(OPERATIONS) else "request"
+    log.error("%s has ended its worker %d times: it is answered EIO", name, POISON_ATTEMPTS)
+    interposer.lost.pop(notes.unique, None)
+    interposer.ledger.slot(notes.slot)[at.SINCE_NS] = 0
+    return wire.OUT_HEADER.pack(16, -errno.EIO, unique)
+
+
+def _read(interposer: Interposer, request: bytes) -> bytes:
+    """A read whose reply would not fit through the stand-in's socket."""
+    fh, offset, size = struct.unpack_from("<QQI", request, 40)
+    unique = _unique(request)
+    interposer.new_lane(memoryview(bytearray(request.ljust(128, b"\0"))))
+    try:
+        with llfuse.lock:
+            data = bytes(interposer.read(fh, offset, size))
+    except FUSEError as error:
+        return wire.OUT_HEADER.pack(16, -error.errno, unique)
+    return wire.OUT_HEADER.pack(16 + len(data), 0, unique) + data

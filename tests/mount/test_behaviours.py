@@ -1,0 +1,87 @@
+"""Each behaviour on the kernel's own file systems first, then on ours."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import behaviours
+import pytest
+from behaviours import Behaviour
+from forked import in_child
+from supervised import Mount
+
+NATIVE = ("tmpfs", "disk")
+OURS = ("memory", "passthrough-shared", "passthrough-exclusive")
+
+
+class Target(NamedTuple):
+    """A file system under test."""
+
+    path: Path
+    rescue: Callable[[], None] | None = None
+    complaints: Callable[[], str] = str
+
+
+def _cases() -> list[tuple[str, Behaviour]]:
+    return [
+        (target, behaviour)
+        for target in (*NATIVE, *OURS)
+        for behaviour in behaviours.ALL
+        if behaviour.__name__
+        not in (behaviours.ONLY_FUSE if target in NATIVE else behaviours.BEYOND_FUSE)
+    ]
+
+
+def _name(value: object) -> str:
+    return getattr(value, "__name__", str(value))
+
+
+@pytest.fixture(scope="module")
+def target(
+    request: pytest.FixtureRequest, place: Path, numbers: Iterator[int]
+) -> Iterator[Target]:
+    """One mount for all behaviours."""
+    kind, _, cache = request.param.partition("-")
+    directory = place / f"behaviours{next(numbers)}"
+    if kind == "disk":
+        directory.mkdir()
+        yield Target(directory)
+    elif kind == "tmpfs":
+        directory.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", directory], check=True)
+        yield Target(directory)
+        subprocess.run(["umount", directory], check=True)
+    else:
+        options = {}
+        if kind == "passthrough":
+            source = place / f"source{next(numbers)}"
+            source.mkdir()
+            options = {"source": str(source), "cache": cache}
+        with Mount(directory, kind, **options) as mount:
+            yield Target(mount.path, mount.abort, mount.complaints)
+
+
+def _show(behaviour: Behaviour, root: Path) -> None:
+    os.umask(0o022)
+    os.mkdir(root)
+    try:
+        behaviour(root)
+    finally:
+        os.chdir("/")
+        os.umask(0o022)
+        shutil.rmtree(root)
+
+
+@pytest.mark.parametrize(("target", "behaviour"), _cases(), ids=_name, indirect=["target"])
+def test_behaviour(target: Target, behaviour: Behaviour) -> None:
+    in_child(_show, behaviour, target.path / behaviour.__name__, rescue=target.rescue)
+    assert not (text := target.complaints()), f"the worker complained:\n{text}"
+
+
+def test_the_known_differences_name_behaviours() -> None:
+    names = [behaviour.__name__ for behaviour in behaviours.ALL]
+    assert len(set(names)) == len(names)
+    assert {*behaviours.BEYOND_FUSE, *behaviours.ONLY_FUSE} <= set(names)
