@@ -4,11 +4,14 @@ Everything here works on a hung or dead mount: it reads /proc/self/mountinfo (pr
 /sys/fs/fuse/connections, and calls umount2(2) with flags that do not wait for the file system.
 """
 
+import contextlib
 import ctypes
+import errno
 import os
 from typing import NamedTuple
 
 FS_TYPE = "fuse.fused"
+MNT_FORCE = 1
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
@@ -62,8 +65,12 @@ def at(mountpoint: str) -> Mount | None:
 
 def detach(mountpoint: str) -> None:
     """Detach the topmost mount at `mountpoint` lazily (umount2 MNT_DETACH): never waits, and users
-    of open files keep them.  OSError when nothing is mounted there."""
-    umount(mountpoint, MNT_DETACH)
+    of open files keep them.  Does nothing when nothing is mounted there."""
+    try:
+        umount(mountpoint, MNT_DETACH)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
 
 
 def umount(mountpoint: str, flags: int = 0) -> None:
@@ -91,9 +98,14 @@ def waiting(minor: int) -> int | None:
 
 def abort(minor: int) -> None:
     """Abort the connection: every request, waiting or new, fails with ECONNABORTED or ENOTCONN.
-    Does nothing when the connection is gone."""
-    try:
+    Does nothing when the connection is gone.  Where fusectl is not mounted it takes umount2's
+    MNT_FORCE, which aborts first and then also unmounts what is not in use."""
+    with contextlib.suppress(OSError):
         with open(_connection(minor, "abort"), "w", encoding="ascii") as file:
             file.write("1")
-    except OSError:
-        pass
+        return
+    for mount in mounts():
+        if (mount.major, mount.minor) == (0, minor) and at(mount.mountpoint) == mount:
+            with contextlib.suppress(OSError):
+                umount(mount.mountpoint, MNT_FORCE)
+            return

@@ -12,7 +12,7 @@ import socket
 def notify(*assignments: str, fds: tuple[int, ...] = ()) -> bool:
     """Send newline-joined `assignments` (and descriptors) to $NOTIFY_SOCKET in one datagram.
 
-    Returns False when there is no supervisor.  Waits while the supervisor's queue is full.
+    Returns False when there is no supervisor, or none any more.  Waits while its queue is full.
     """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
@@ -20,8 +20,11 @@ def notify(*assignments: str, fds: tuple[int, ...] = ()) -> bool:
     address = "\0" + path[1:] if path.startswith("@") else path
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        sock.connect(address)
-        sock.sendmsg(["\n".join(assignments).encode()], ancillary)
+        try:
+            sock.connect(address)
+            sock.sendmsg(["\n".join(assignments).encode()], ancillary)
+        except (FileNotFoundError, ConnectionError):
+            return False
     return True
 
 

@@ -27,7 +27,7 @@ class MountSpec(NamedTuple):
     stop_timeout: float = 10.0
     watchdog: float = 30.0
     on_crash: str = "resume"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {}  # noqa: RUF012 (a NamedTuple field, never changed)
 
     @classmethod
     def from_json(cls, text: str) -> "MountSpec":

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from forked import in_child
+from forked import Result, in_child
 
 from fused import mountinfo
 
@@ -36,6 +36,9 @@ def wait_until(condition: Callable[[], Any], limit: float, what: str) -> None:
         time.sleep(0.002)
 
 
+Mounted = Callable[..., "Mount"]
+
+
 class Mount:
     """One mount served by real workers, one after the other.  A context manager: whatever happened
     in it, no mount, process or descriptor is left."""
@@ -49,7 +52,7 @@ class Mount:
         self.pid = 0
         self.statuses: list[str] = []
         self.stored: dict[str, int] = {}
-        self._ready = threading.Event()
+        self._ready, self._heard = threading.Event(), threading.Event()
         self._announced: list[str] = []
         self._read = 0
         directory.mkdir(mode=0o755)
@@ -71,7 +74,7 @@ class Mount:
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         try:
-            if self.pid:
+            if self.pid and kind is None:
                 self.stop()
         finally:
             self._clean()
@@ -81,6 +84,7 @@ class Mount:
     def start(self, limit: float = 15.0) -> None:
         """Start a worker, a successor when descriptors are stored, and wait for READY=1."""
         self._ready.clear()
+        self._hear_all()
         self.pid = self._spawn()
         wait_until(
             lambda: self._ready.is_set() or not self.alive(), limit, f"READY\n{self._log_text()}"
@@ -98,10 +102,15 @@ class Mount:
         wait_until(lambda: not self.alive(), limit, f"the end of worker {pid}\n{self._log_text()}")
         return self._code
 
+    def resume(self) -> None:
+        """Start the successor of a worker that died."""
+        self.announce("the mount was resumed")
+        self.start()
+
     def restart(self) -> None:
         """Hand over to a successor."""
         assert self.kill(signal.SIGUSR2) == 0
-        self.start()
+        self.resume()
 
     def stop(self, limit: float = 10.0) -> None:
         """Unmount; the worker must agree that all is well, and nothing may stay mounted."""
@@ -118,6 +127,10 @@ class Mount:
         if pid:
             self.pid, self._code = 0, os.waitstatus_to_exitcode(status)
         return not pid
+
+    def does(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """What `function(*arguments)`, which touches the mount, returns or raises in a child."""
+        return in_child(function, *arguments, rescue=self.abort)
 
     def abort(self) -> None:
         """Abort the connection, so that nobody hangs on it: what a test does when all is lost."""
@@ -178,11 +191,21 @@ class Mount:
         finally:
             os.close(log)
 
+    def _hear_all(self) -> None:
+        """Wait until everything that a dead worker said is heard."""
+        self._heard.clear()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"HEARD?", str(self.directory / "notify"))
+        assert self._heard.wait(5)
+
     def _listen(self) -> None:
         while True:
             data, ancillary, _, _ = self._socket.recvmsg(8192, socket.CMSG_SPACE(4 * 16))
             if data == b"END":
                 return
+            if data == b"HEARD?":
+                self._heard.set()
+                continue
             self._hear(data.decode(), _descriptors(ancillary))
 
     def _hear(self, text: str, fds: list[int]) -> None:

@@ -114,34 +114,43 @@ class _Builder:
         self._report = report
         self._refused = 0
         self._trail: list[str | int] = []
-        self._built: dict[int, tuple[Any, int]] = {}
+        self._built: dict[int, tuple[Any, int, int]] = {}  # value, count and height
         self._open: set[int] = set()
         self._count = 0
+        self._deepest = 0  # level reached, through aliases too
 
     def value(self, node: Node) -> Any:
         if isinstance(node, yaml.ScalarNode):
             self._add(node, 1)
             return node.value if node.tag == _CORE + "str" else self._scalar(node)
         if id(node) in self._built:
-            built, count = self._built[id(node)]
-            self._add(node, count)
+            built, count, height = self._built[id(node)]
+            self._add(node, count, height)
             return built
         if id(node) in self._open:
             return self._refuse(node, "an alias to something that it is a part of")
+        before, deepest, level = self._count, self._deepest, len(self._open)
         self._open.add(id(node))
-        before = self._count
+        self._deepest = level
         self._add(node, 1)
         built = self._collection(node)
         self._open.remove(id(node))
-        self._built[id(node)] = built, self._count - before
+        self._built[id(node)] = built, self._count - before, self._deepest - level
+        self._deepest = max(deepest, self._deepest)
         return built
 
-    def _add(self, node: Node, count: int) -> None:
+    def _add(self, node: Node, count: int, height: int = 0) -> None:
+        """Account for `count` values of which the deepest is `height` levels below this one."""
         self._count += count
+        self._deepest = max(self._deepest, len(self._open) + height)
         if self._count > MAX_VALUES:
-            mark = node.start_mark
             what = f"more than {MAX_VALUES} values, counting aliases as often as they are used"
-            raise Unusable(mark.line + 1, mark.column + 1, dotted(tuple(self._trail)), what)
+        elif self._deepest > MAX_DEPTH:
+            what = f"nested deeper than {MAX_DEPTH} levels"
+        else:
+            return
+        mark = node.start_mark
+        raise Unusable(mark.line + 1, mark.column + 1, dotted(tuple(self._trail)), what)
 
     def _refuse(self, node: Node, what: str) -> object:
         self._report(node.start_mark, tuple(self._trail), what)

@@ -19,6 +19,7 @@ from fused.control.types import (
     TypeInfo,
 )
 
+
 class Refused(TypedVarlinkErrorReply, interface=SOCKET_NAME):
     """It could not be done; `message` is a sentence that says why and what to do."""
 

@@ -16,7 +16,8 @@ import os
 import socket
 import stat
 from collections import Counter
-from typing import Any, Self
+from collections.abc import Awaitable
+from typing import Any, Self, TypeVar
 
 from asyncvarlink import (
     AnnotatedResult,
@@ -39,6 +40,7 @@ from fused.control.interface import ManagerInterface, Operations
 from fused.control.types import Holder
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 MESSAGE_BYTES = 1 << 20
 MESSAGE_SECONDS = 30.0  # for a whole message to arrive, and for an answer to be taken
@@ -70,20 +72,21 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            peer = rights.of(writer.get_extra_info("socket"))
-            if Counter(self._connections.values())[peer.uid] >= CONNECTIONS:
-                return
-            task = asyncio.current_task()
-            assert task is not None
-            self._connections[task] = peer.uid
-            task.add_done_callback(self._connections.pop)
-            await _Connection(self._registry, peer, reader, writer).serve()
-        except asyncio.CancelledError:
-            pass  # asyncio would log it as an error of the callback
-        finally:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = rights.of(writer.get_extra_info("socket"))
+        crowded = Counter(self._connections.values())[peer.uid] >= CONNECTIONS
+        if crowded or not self._server.is_serving():
             writer.transport.abort()
+            return
+        connection = _Connection(self._registry, peer, reader, writer)
+        task = asyncio.create_task(connection.serve(), name=f"client {peer.pid}")
+        self._connections[task] = peer.uid
+        task.add_done_callback(self._connections.pop)
+        task.add_done_callback(lambda _: writer.transport.abort())
+
+
+class _Gone(Exception):
+    """The client has gone, or is too slow and must go."""
 
 
 class _Connection:
@@ -103,19 +106,21 @@ class _Connection:
 
     async def serve(self) -> None:
         """Answer calls until the client goes, or must go."""
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+        with contextlib.suppress(_Gone):
             while (call := await self._receive()) is not None:
                 await self._answer(call)
-            await self._flush()
+            self._writer.close()
+            await self._in_time(self._writer.wait_closed())
 
     async def _receive(self) -> VarlinkMethodCall | None:
-        """The next call, or None for what is none."""
+        """The next call; None when there is none, or no call."""
         try:
-            async with asyncio.timeout(MESSAGE_SECONDS):
-                message = await self._reader.readuntil(b"\0")
+            message = await self._in_time(self._reader.readuntil(b"\0"))
             return VarlinkMethodCall.fromjson(json.loads(message[:-1]))
+        except asyncio.IncompleteReadError:
+            return None  # it asks no more
         except (ValueError, TypeError, RecursionError, asyncio.LimitOverrunError) as error:
-            log.info("dropped a client (pid %d): %s", self._peer.pid, str(error)[:200])
+            log.debug("dropped a client (pid %d): %s", self._peer.pid, str(error)[:200])
             return None
 
     async def _answer(self, call: VarlinkMethodCall) -> None:
@@ -125,8 +130,8 @@ class _Connection:
             await self._send(call, error.toreply())
         except errors.FusedError as error:
             await self._send(call, to_wire(error).toreply())
-        except (OSError, TimeoutError):
-            raise  # the client is gone
+        except _Gone:
+            raise
         except Exception as error:
             log.exception("bug in %s", call.method)
             what = f"{type(error).__name__} in {call.method}"
@@ -143,8 +148,9 @@ class _Connection:
         except ConversionError as error:
             raise InvalidParameter(parameter=str((error.location or [""])[0])) from None
         if signature.more:
-            async for result in method(**parameters):
-                await self._reply(call, signature, result)
+            async with contextlib.aclosing(method(**parameters)) as results:
+                async for result in results:
+                    await self._reply(call, signature, result)
         else:
             result = method(**parameters)
             await self._reply(call, signature, await result if signature.asynchronous else result)
@@ -159,11 +165,15 @@ class _Connection:
         if not call.oneway:
             message: Any = reply.tojson()
             self._writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\0")
-            await self._flush()
+            await self._in_time(self._writer.drain())
 
-    async def _flush(self) -> None:
-        async with asyncio.timeout(MESSAGE_SECONDS):
-            await self._writer.drain()
+    async def _in_time(self, action: Awaitable[Result]) -> Result:
+        """Wait for the client to do its part."""
+        try:
+            async with asyncio.timeout(MESSAGE_SECONDS):
+                return await action
+        except (OSError, TimeoutError):
+            raise _Gone from None
 
 
 def to_wire(error: errors.FusedError) -> VarlinkErrorReply:

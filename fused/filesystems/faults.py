@@ -19,8 +19,11 @@ class Fault(NamedTuple):
 
 _EXPECTED = {
     "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "int_type": "a whole number",
+    "int_parsing": "a whole number",
     "float_type": "a number",
+    "float_parsing": "a number",
     "string_type": "text",
     "bytes_type": "!!binary",
     "list_type": "a list",

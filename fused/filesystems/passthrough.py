@@ -5,17 +5,18 @@ path: see `source`).  With `cache: shared` others may change the source at any t
 `cache: exclusive` only this mount does, so that the kernel may cache names and attributes for as
 long as it likes and write data back when it likes.
 
-The kernel has checked permissions (default_permissions) before a request gets here; new files are
-made with the caller's file system user, group and umask, so that the source's own rules on set-group
-directories and default ACLs apply.  O_APPEND stays with the kernel, which tells each write its offset:
-a write is then the same when it is done twice.
+The kernel has checked permissions (default_permissions) before a request gets here.  New files are
+made with the caller's file system user, group and umask, so that the source's own rules on
+set-group directories and default ACLs apply.  O_APPEND stays with the kernel, which tells each
+write its offset: a write is then the same when it is done twice.
 """
 
 import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import llfuse
@@ -71,7 +72,7 @@ class Passthrough(llfuse.Operations):
     def attach(self, record: Record, descriptors: dict[str, int]) -> None:
         self._record = record
         syscalls.keep_capabilities()
-        self._source = Source(self._open_root(descriptors), record, self._exclusive)
+        self._source = Source(self._open_root(descriptors), record)
         self._kept = {name: fd for name, fd in descriptors.items() if name.startswith("nameless-")}
 
     def _open_root(self, descriptors: dict[str, int]) -> int:
@@ -86,7 +87,9 @@ class Passthrough(llfuse.Operations):
     def restore(self, inodes: KnownInodes, handles: Iterable[OpenHandle]) -> None:
         self._source.restore(self._kept)
         for handle in handles:
-            flags = os.O_RDONLY | os.O_DIRECTORY if handle.directory else handle.flags & ~os.O_TRUNC
+            flags = (
+                os.O_RDONLY | os.O_DIRECTORY if handle.directory else handle.flags & ~os.O_TRUNC
+            )
             try:
                 fd = self._open_file(handle.node, flags)
             except OSError as error:
@@ -109,18 +112,25 @@ class Passthrough(llfuse.Operations):
             if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR):
                 return 0
             raise
-        return self._source.identify(directory, name, st)
+        return self._source.identify(parent, name, st)
 
     # -- names -----------------------------------------------------------------------------------
 
     def lookup(self, parent: int, name: bytes, ctx: Any) -> EntryAttributes:
         if len(name) > NAME_MAX:
             raise FUSEError(errno.ENAMETOOLONG)
-        return self._entry(self._source.path_fd(parent), name)
+        return self._entry(parent, name)
 
-    def _entry(self, directory: int, name: bytes) -> EntryAttributes:
-        st = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        return self._attributes(st, self._source.identify(directory, name, st))
+    def _entry(self, parent: int, name: bytes) -> EntryAttributes:
+        st = os.stat(name, dir_fd=self._source.path_fd(parent), follow_symlinks=False)
+        return self._identified(parent, name, st)
+
+    def _identified(self, parent: int, name: bytes, st: os.stat_result) -> EntryAttributes:
+        node = self._source.identify(parent, name, st)
+        entry = self._attributes(st, node)
+        if generation := self._source.generation(node):
+            entry.generation = generation
+        return entry
 
     def _attributes(self, st: os.stat_result, node: int) -> EntryAttributes:
         entry = EntryAttributes()
@@ -139,7 +149,7 @@ class Passthrough(llfuse.Operations):
         entry.attr_timeout = entry.entry_timeout = self._timeout
         return entry
 
-    def forget(self, inode_list: list[tuple[int, int]]) -> None:
+    def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for node, _ in inode_list:
             self._source.forget(node)
 
@@ -163,7 +173,7 @@ class Passthrough(llfuse.Operations):
             os.mkdir(name, mode, dir_fd=directory)
         finally:
             self._as_root()
-        return self._entry(directory, name)
+        return self._entry(parent, name)
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> EntryAttributes:
         directory = self._source.path_fd(parent)
@@ -172,7 +182,7 @@ class Passthrough(llfuse.Operations):
             os.mknod(name, mode, rdev, dir_fd=directory)
         finally:
             self._as_root()
-        return self._entry(directory, name)
+        return self._entry(parent, name)
 
     def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> EntryAttributes:
         directory = self._source.path_fd(parent)
@@ -181,7 +191,7 @@ class Passthrough(llfuse.Operations):
             os.symlink(target, name, dir_fd=directory)
         finally:
             self._as_root()
-        return self._entry(directory, name)
+        return self._entry(parent, name)
 
     def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: Any
@@ -194,8 +204,7 @@ class Passthrough(llfuse.Operations):
         finally:
             self._as_root()
         try:
-            st = os.fstat(fd)
-            entry = self._attributes(st, self._source.identify(directory, name, st))
+            entry = self._identified(parent, name, os.fstat(fd))
         except BaseException:
             os.close(fd)
             raise
@@ -207,33 +216,46 @@ class Passthrough(llfuse.Operations):
         source = b"/proc/self/fd/%d" % self._source.path_fd(inode)
         directory = self._source.path_fd(new_parent)
         os.link(source, new_name, dst_dir_fd=directory, follow_symlinks=True)
-        return self._entry(directory, new_name)
+        return self._entry(new_parent, new_name)
 
     def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
-        directory = self._source.path_fd(parent)
-        self._keep_if_last(directory, name)
-        os.unlink(name, dir_fd=directory)
+        with self._losing(parent, name):
+            os.unlink(name, dir_fd=self._source.path_fd(parent))
 
     def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
-        directory = self._source.path_fd(parent)
-        self._keep_if_last(directory, name)
-        os.rmdir(name, dir_fd=directory)
+        with self._losing(parent, name):
+            os.rmdir(name, dir_fd=self._source.path_fd(parent))
 
     def rename(self, old: int, name: bytes, new: int, new_name: bytes, ctx: Any) -> None:
-        source, target = self._source.path_fd(old), self._source.path_fd(new)
-        self._keep_if_last(target, new_name)
-        os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+        with self._losing(new, new_name):
+            source, target = self._source.path_fd(old), self._source.path_fd(new)
+            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
-    def _keep_if_last(self, directory: int, name: bytes) -> None:
+    @contextmanager
+    def _losing(self, parent: int, name: bytes) -> Iterator[None]:
         """What `name` holds may lose its last name: keep hold of it if somebody uses it."""
+        node, lasting = self._in_use_by(parent, name)
+        if node:
+            self._source.keep_nameless(node, lasting)
         try:
-            st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            yield
         except OSError:
-            return
-        if stat.S_ISDIR(st.st_mode) or st.st_nlink == 1:
-            node = self._source.identify(directory, name, st)
-            if stat.S_ISDIR(st.st_mode) or self._record.open_handles(node):
-                self._source.keep_nameless(node)
+            self._source.give_up_nameless(node)
+            raise
+
+    def _in_use_by(self, parent: int, name: bytes) -> tuple[int, bool]:
+        """The inode that has this name only and may be in use, zero when there is none such; and
+        whether it can be kept beyond this process (opening a device would do something)."""
+        try:
+            st = os.stat(name, dir_fd=self._source.path_fd(parent), follow_symlinks=False)
+        except OSError:
+            return 0, False
+        if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
+            return 0, False
+        node = self._source.identify(parent, name, st)
+        if stat.S_ISREG(st.st_mode):
+            return (node, True) if self._record.open_handles(node) else (0, False)
+        return node, stat.S_ISDIR(st.st_mode)
 
     # -- attributes ------------------------------------------------------------------------------
 
@@ -248,17 +270,19 @@ class Passthrough(llfuse.Operations):
     ) -> EntryAttributes:
         fd = self._files[fh] if fh in self._files else self._source.path_fd(inode)
         path = b"/proc/self/fd/%d" % fd
+        times = fields.update_atime or fields.update_mtime
         if fields.update_size:
             os.truncate(path, attr.st_size)
-            if self._record.kills_privileges():
+            if ctx.uid != 0:  # the kernel does not say so in a truncation
                 self._drop_privileges(path)
-        if fields.update_uid or fields.update_gid:
+        elif fields.update_uid or fields.update_gid or not (fields.update_mode or times):
+            # chown(-1, -1), too, clears suid and sgid: it comes with nothing to set.
             uid = attr.st_uid if fields.update_uid else -1
             gid = attr.st_gid if fields.update_gid else -1
             os.chown(path, uid, gid)
         if fields.update_mode:
             os.chmod(path, stat.S_IMODE(attr.st_mode))
-        if fields.update_atime or fields.update_mtime:
+        if times:
             atime = attr.st_atime_ns if fields.update_atime else None
             mtime = attr.st_mtime_ns if fields.update_mtime else None
             syscalls.utimens(path, atime, mtime)
@@ -288,7 +312,7 @@ class Passthrough(llfuse.Operations):
         stat_.f_namemax = here.f_namemax
         return stat_
 
-    # -- extended attributes -----------------------------------------------------------------------
+    # -- extended attributes ---------------------------------------------------------------------
 
     def getxattr(self, inode: int, name: bytes, ctx: Any = None) -> bytes:
         return os.getxattr(self._proc_path(inode), name)
@@ -297,7 +321,10 @@ class Passthrough(llfuse.Operations):
         os.setxattr(self._proc_path(inode), name, value)
 
     def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
-        return [os.fsencode(name) for name in os.listxattr(self._proc_path(inode))]
+        names = [os.fsencode(name) for name in os.listxattr(self._proc_path(inode))]
+        if ctx.uid != 0:  # as xattr(7) has it
+            names = [name for name in names if not name.startswith(b"trusted.")]
+        return names
 
     def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
         os.removexattr(self._proc_path(inode), name)
@@ -355,7 +382,7 @@ class Passthrough(llfuse.Operations):
         if fd != GONE:
             os.close(fd)
 
-    # -- directories -------------------------------------------------------------------------------
+    # -- directories -----------------------------------------------------------------------------
 
     def opendir(self, inode: int, ctx: Any) -> int:
         fd = self._source.open(inode, os.O_RDONLY | os.O_DIRECTORY)
@@ -365,6 +392,9 @@ class Passthrough(llfuse.Operations):
 
     def readdir(self, fh: int, offset: int) -> Iterator[tuple[bytes, EntryAttributes, int]]:
         directory = self._directories[fh]
+        if offset and not directory.entries and not directory.offset:
+            # ext4 finds nothing at 0 after a first read at the end: let the first be at 0.
+            syscalls.getdents(directory.fd)
         if offset != directory.offset or offset == 0:
             os.lseek(directory.fd, offset, os.SEEK_SET)
             directory.entries, directory.index, directory.offset = [], 0, offset

@@ -4,9 +4,11 @@ Rules of identity
 - A file is what name_to_handle_at(2) says it is: a handle tells a file from a later one that got
   its inode number.  Where a file system has no handles, it is (device, inode number) found again
   under its last known name.
-- The number that users see, st_ino, is also the FUSE node id.  It is the source's own st_ino; a file
-  on another device below the source gets (index of the device << 48 | st_ino); a file whose number is
-  taken by another one that the kernel still knows gets one that no file has.
+- The number that users see, st_ino, is also the FUSE node id.  It is the source's own st_ino; a
+  file on another device below the source gets (index of the device << 48 | st_ino), or when that
+  does not fit a number that no file has.
+- A file that got the number of one that the kernel still knows has another generation: the kernel
+  takes it for a new inode and ends the old one.
 - No descriptor is held for an inode, but for a bounded number that is at hand and for those that
   have no name any more.
 """
@@ -37,17 +39,16 @@ class Source:
     nameless; every alias is a known inode.
     """
 
-    def __init__(self, root: int, record: Record, trust_names: bool) -> None:
-        """`root` is a descriptor of the source that can be read (not O_PATH).  `trust_names`:
-        nobody else changes the source, so a known inode number is the known file."""
-        self.root, self._record, self._trust = root, record, trust_names
+    def __init__(self, root: int, record: Record) -> None:
+        """`root` is a descriptor of the source that can be read (not O_PATH)."""
+        self.root, self._record = root, record
         self._inodes: KnownInodes = record.inodes
         st = os.fstat(root)
         self.device, self._root_number = st.st_dev, st.st_ino
         self._mounts = {st.st_dev: root}  # device -> descriptor that can be read
         self._indexes: dict[int, int] = {}  # other devices -> index in their node ids
         self._handleless: set[int] = set()
-        self._hand: dict[int, int] = {}  # node -> O_PATH descriptor, oldest first
+        self._hand: dict[int, int] = {}  # node -> O_PATH descriptor, the least recently used first
         self._nameless: dict[int, int] = {}  # node -> O_PATH descriptor kept in the fd store
         self._aliases: dict[bytes, int] = {}  # key -> node
         self._alias_keys: dict[int, bytes] = {}
@@ -56,25 +57,38 @@ class Source:
 
     # -- from a name to a node -------------------------------------------------------------------
 
-    def identify(self, directory: int, name: bytes, st: os.stat_result) -> int:
+    def identify(self, parent: int, name: bytes, st: os.stat_result) -> int:
         """The node of what `name` holds, whose attributes are `st`; `key` is ready for it."""
         node = self.number(st)
-        known = node in self._inodes
-        if known and not self._aliases and (self._trust or node in self._hand):
+        if node in self._inodes:
+            if node in self._hand or node in self._nameless:
+                return node  # what is held open cannot have lost its number to another file
+            key = self._make_key(parent, name, st)
+            if self._inodes.key(node) != key:
+                self._inodes.reuse(node, key, parent, name)
             return node
         if node == ROOT:
             return node
-        key = self._make_key(directory, name, st)
-        node = self._aliases.get(key, node)
-        if node < ALIAS and (node == 0 or (known and self._inodes.key(node) != key)):
-            node = self._next_alias
-            self._next_alias += 1
-            self._aliases[key], self._alias_keys[node] = node, key
+        key = self._make_key(parent, name, st)
+        if node == 0:
+            node = self._alias(key)
         if node not in self._inodes:
             self._keys[node] = key
             if stat.S_ISDIR(st.st_mode) and st.st_dev not in self._mounts:
-                self._note_mount(directory, name, st.st_dev)
+                self._note_mount(parent, name, st.st_dev)
         return node
+
+    def _alias(self, key: bytes) -> int:
+        node = self._aliases.get(key)
+        if node is None:
+            node = self._next_alias
+            self._next_alias += 1
+            self._aliases[key], self._alias_keys[node] = node, key
+        return node
+
+    def generation(self, node: int) -> int:
+        """What tells users of a node from those of an earlier file with its number."""
+        return self._inodes.generation(node) if node in self._inodes else 0
 
     def number(self, st: os.stat_result) -> int:
         """The node id that a file with these attributes has unless another one holds it; zero when
@@ -94,30 +108,32 @@ class Source:
         return index << DEVICE_SHIFT | number if fits else 0
 
     def key(self, node: int) -> bytes:
-        """For the ledger: device, then the file handle, or the inode number where there is none."""
+        """For the ledger: device, then file handle, or the inode number where there is none."""
         return self._keys.pop(node)
 
-    def _make_key(self, directory: int, name: bytes, st: os.stat_result) -> bytes:
+    def _make_key(self, parent: int, name: bytes, st: os.stat_result) -> bytes:
         device = _DEVICE.pack(st.st_dev)
         if st.st_dev not in self._handleless:
             try:
-                return device + syscalls.name_to_handle(directory, name)
+                return device + syscalls.name_to_handle(self.path_fd(parent), name)
             except OSError as error:
                 if error.errno not in (errno.EOPNOTSUPP, errno.EOVERFLOW):
                     raise
                 self._handleless.add(st.st_dev)
         return device + _DEVICE.pack(st.st_ino)
 
-    def _note_mount(self, directory: int, name: bytes, device: int) -> None:
+    def _note_mount(self, parent: int, name: bytes, device: int) -> None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._mounts[device] = os.open(name, flags, dir_fd=directory)
+        self._mounts[device] = os.open(name, flags, dir_fd=self.path_fd(parent))
 
     # -- from a node to a descriptor -------------------------------------------------------------
 
     def path_fd(self, node: int) -> int:
-        """An O_PATH descriptor of the inode; ours, valid until the next call.  OSError ESTALE."""
-        fd = self._hand.get(node)
+        """An O_PATH descriptor of the inode; ours, and open for the next AT_HAND calls at least.
+        OSError ESTALE."""
+        fd = self._hand.pop(node, None)
         if fd is not None:
+            self._hand[node] = fd  # now the youngest
             return fd
         if node == ROOT:
             return self.root
@@ -173,21 +189,28 @@ class Source:
             parent, name = self._inodes.place(step)
             st = os.stat(name, dir_fd=self.path_fd(parent), follow_symlinks=False)
             if st.st_dev == device and stat.S_ISDIR(st.st_mode):
-                self._note_mount(self.path_fd(parent), name, device)
+                self._note_mount(parent, name, device)
                 return self._mounts[device]
         raise _stale()
 
-    # -- inodes without a name, and forgotten ones -------------------------------------------------
+    # -- inodes without a name, and forgotten ones -----------------------------------------------
 
-    def keep_nameless(self, node: int) -> None:
-        """The inode is about to lose its last name and is in use: keep a descriptor that outlives
-        this process."""
+    def keep_nameless(self, node: int, lasting: bool) -> None:
+        """The inode is about to lose its last name and is in use: keep a descriptor, one that
+        outlives this process if `lasting`."""
         if node not in self._nameless and node in self._inodes:
             fd = os.dup(self.path_fd(node))
-            self._record.keep(f"nameless-{node}", fd)
+            if lasting:
+                self._record.keep(f"nameless-{node}", fd)
             self._nameless[node] = fd
             if node in self._hand:
                 os.close(self._hand.pop(node))
+
+    def give_up_nameless(self, node: int) -> None:
+        """The inode is forgotten, or has kept its name after all."""
+        if (fd := self._nameless.pop(node, None)) is not None:
+            os.close(fd)
+            self._record.drop(f"nameless-{node}")
 
     def forget(self, node: int) -> None:
         """The kernel does not know the inode any more, or a count of it was taken back."""
@@ -196,9 +219,7 @@ class Source:
             return
         if (fd := self._hand.pop(node, None)) is not None:
             os.close(fd)
-        if (fd := self._nameless.pop(node, None)) is not None:
-            os.close(fd)
-            self._record.drop(f"nameless-{node}")
+        self.give_up_nameless(node)
         if (key := self._alias_keys.pop(node, None)) is not None:
             del self._aliases[key]
 

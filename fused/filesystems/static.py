@@ -1,7 +1,7 @@
 """static: a fixed tree of read-only files, as the configuration spells it out.
 
-The numbers of the inodes are the places of the entries in the list, so that a successor with the same
-options serves the same tree; it has nothing else to restore.
+The numbers of the inodes are the places of the entries in the list, so that a successor with the
+same options serves the same tree; it has nothing else to restore.
 """
 
 import base64
@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import llfuse
@@ -80,7 +80,7 @@ class Static(llfuse.Operations):
             return missing
         return self.getattr(node, ctx)
 
-    def forget(self, inode_list: list[tuple[int, int]]) -> None:
+    def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         pass
 
     def getattr(self, inode: int, ctx: Any) -> EntryAttributes:
@@ -119,7 +119,7 @@ class Static(llfuse.Operations):
         return self._handle(inode)
 
     def _handle(self, inode: int) -> int:
-        """A handle tells its inode: the number above, a fresh one below, so that none is shared."""
+        """A handle tells its inode, and a fresh number, so that none is shared."""
         return inode << 32 | self._record.next_handle() & 0xFFFFFFFF
 
     def read(self, fh: int, offset: int, size: int) -> bytes:

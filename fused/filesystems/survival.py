@@ -35,6 +35,12 @@ class KnownInodes(Protocol):
     def place(self, node: int) -> tuple[int, bytes]:
         """The parent's inode and the name last seen.  KeyError."""
 
+    def generation(self, node: int) -> int:
+        """What the entry's `generation` has to be.  KeyError."""
+
+    def reuse(self, node: int, key: bytes, parent: int, name: bytes) -> None:
+        """The inode's number now stands for another file: from here on with a new generation."""
+
 
 class Record(Protocol):
     """What fused keeps for the instance, and offers to its handlers."""
@@ -49,8 +55,8 @@ class Record(Protocol):
         """How many files or directories are open on the inode."""
 
     def kills_privileges(self) -> bool:
-        """Whether the request being served has to clear suid and sgid bits (an unprivileged write,
-        truncation or open with O_TRUNC; FUSE_HANDLE_KILLPRIV_V2)."""
+        """Whether the request being served has to clear suid and sgid bits (an unprivileged write
+        or open with O_TRUNC; FUSE_HANDLE_KILLPRIV_V2)."""
 
     def invalidate(self, node: int) -> None:
         """Have the kernel ask for the inode's attributes (and by them, data) again."""
@@ -75,8 +81,9 @@ class Survivor(Protocol):
         Raises anything when that is impossible: the mount is then made afresh."""
 
     def key(self, inode: int) -> bytes:
-        """At most 512 bytes by which a successor finds the inode again.  Asked once, in the request
-        that made the inode known."""
+        """At most 512 bytes by which a successor finds the inode again.
+
+        Asked once, in the request that made the inode known."""
 
     def peek(self, parent: int, name: bytes) -> int:
         """The inode that a name holds now, zero for none, counting no lookup.
@@ -89,4 +96,4 @@ class Features(NamedTuple):
     """What a type asks of the kernel: names of FUSE_INIT flags, and how many threads serve."""
 
     flags: tuple[str, ...] = ("AUTO_INVAL_DATA",)
-    threads: int = 4
+    threads: int = 1

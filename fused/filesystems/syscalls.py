@@ -1,4 +1,4 @@
-"""System calls that the os module lacks, for file systems.  Each follows its man page in section 2.
+"""System calls that the os module lacks, each after its man page in section 2.
 
 They keep the interpreter lock (PyDLL): all are short, and giving the lock up costs more than they
 do.  Buffers are shared: callers hold llfuse's global lock.
@@ -96,29 +96,43 @@ def utimens(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
         raise _fail(path)
 
 
-_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
-_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
-_CLOEXEC = 1
+_FSOPEN, _FSCONFIG, _FSMOUNT, _FSPICK = 430, 431, 432, 433
+_SET_FLAG, _SET_STRING, _CREATE, _RECONFIGURE = 0, 1, 6, 7
+_CLOEXEC, _EMPTY_PATH = 1, 8
+Options = dict[str, str | None]  # as in tmpfs(5), None for an option without value
 
 
-def detached_tmpfs(options: dict[str, str | None]) -> int:
+def detached_tmpfs(options: Options) -> int:
     """A new tmpfs that is mounted nowhere: it lives as long as a descriptor of it does.
 
-    `options` as in tmpfs(5), None for one without value.  OSError EINVAL for one that this kernel does not know."""
-    context = _libc.syscall(_FSOPEN, b"tmpfs", _CLOEXEC)
-    if context < 0:
-        raise _fail()
+    OSError EINVAL for an option that this kernel does not know."""
+    context = _checked(_libc.syscall(_FSOPEN, b"tmpfs", _CLOEXEC))
     try:
-        for key, value in options.items():
-            command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
-            text = None if value is None else value.encode()
-            if _libc.syscall(_FSCONFIG, context, command, key.encode(), text, 0) != 0:
-                raise _fail(f"{key}={value}")
-        if _libc.syscall(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0) != 0:
-            raise _fail()
-        fd: int = _libc.syscall(_FSMOUNT, context, _CLOEXEC, 0)
-        if fd < 0:
-            raise _fail()
-        return fd
+        _configure(context, options, _CREATE)
+        return _checked(_libc.syscall(_FSMOUNT, context, _CLOEXEC, 0))
     finally:
         os.close(context)
+
+
+def change_tmpfs(root: int, options: Options) -> None:
+    """Change options of the tmpfs whose root directory `root` is open on.
+
+    OSError EINVAL when it holds more than a new limit allows."""
+    context = _checked(_libc.syscall(_FSPICK, root, b"", _CLOEXEC | _EMPTY_PATH))
+    try:
+        _configure(context, options, _RECONFIGURE)
+    finally:
+        os.close(context)
+
+
+def _configure(context: int, options: Options, command: int) -> None:
+    for key, value in options.items():
+        kind, text = (_SET_FLAG, None) if value is None else (_SET_STRING, value.encode())
+        _checked(_libc.syscall(_FSCONFIG, context, kind, key.encode(), text, 0), f"{key}={value}")
+    _checked(_libc.syscall(_FSCONFIG, context, command, None, None, 0))
+
+
+def _checked(result: int, what: object = None) -> int:
+    if result < 0:
+        raise _fail(what)
+    return result

@@ -45,9 +45,10 @@ class Launcher(Protocol):
         """Have a worker serve `name`; returns when it does.  WorkerFailed when it was given up.
         Nothing happens when one serves already."""
 
-    async def stop(self, name: str) -> None:
-        """Have no worker for `name`: it unmounts cleanly.  Returns when it is gone.  From the
-        moment of the call on none is started again."""
+    async def stop(self, name: str, within: float | None = None) -> None:
+        """Have no worker for `name`: it unmounts cleanly, and is killed when that takes longer
+        than `within` seconds (None: as long as is usual, or as the worker asks for).  Returns when
+        it is gone.  From the moment of the call on none is started again."""
 
     async def restart(self, name: str) -> None:
         """Have a new worker on the same connection; returns when it serves.  Like `start` when

@@ -33,13 +33,15 @@ class FdStore:
         return self._poll.fileno()
 
     def add(self, name: str, fds: list[int]) -> None:
-        """Take over `fds`; those that the store cannot hold, or holds already, are closed."""
+        """Take over `fds`; those that the store cannot hold, or holds already, are closed.  As
+        with systemd it cannot hold O_PATH descriptors, because they cannot be polled."""
         for fd in fds:
-            if len(self._entries) >= FULL or any(_same(fd, other) for _, other in self._entries):
+            held = any(_same(fd, other) for _, other in self._entries)
+            if held or len(self._entries) >= FULL or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH:
                 os.close(fd)
                 continue
             self._entries.append((name, fd))
-            with contextlib.suppress(PermissionError):  # files and directories never hang up
+            with contextlib.suppress(OSError):  # files and directories never hang up
                 self._poll.register(fd, 0)  # nothing but EPOLLERR and EPOLLHUP
 
     def remove(self, name: str) -> None:
@@ -63,7 +65,7 @@ class FdStore:
     def _drop(self, entries: list[tuple[str, int]]) -> None:
         for entry in entries:
             self._entries.remove(entry)
-            with contextlib.suppress(FileNotFoundError, PermissionError):
+            with contextlib.suppress(OSError):
                 self._poll.unregister(entry[1])
             os.close(entry[1])
 

@@ -41,7 +41,7 @@ class LocalLauncher:
 
     async def __aexit__(self, *error: object) -> None:
         try:
-            await asyncio.gather(*(one.stop() for one in self._supervisors.values()))
+            await asyncio.gather(*(one.stop(None) for one in self._supervisors.values()))
         finally:
             await self._tasks.__aexit__(None, None, None)
             for supervisor in self._supervisors.values():
@@ -51,10 +51,10 @@ class LocalLauncher:
         """See Launcher."""
         await self._supervisor(name).start(self._tasks)
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: str, within: float | None = None) -> None:
         """See Launcher."""
         if name in self._supervisors:
-            await self._supervisors[name].stop()
+            await self._supervisors[name].stop(within)
 
     async def restart(self, name: str) -> None:
         """See Launcher."""

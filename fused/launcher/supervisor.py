@@ -77,6 +77,7 @@ class Supervisor:
         self._child: Child | None = None
         self._deadline: Deadline | None = None
         self._watchdog = 0.0  # seconds, 0 for none
+        self._has_served = False  # since `start`
         self._served_since: float | None = None
         self._ended_at = 0.0  # when the last worker stopped serving
         self._stop_asked = self._handover_asked = False
@@ -88,22 +89,27 @@ class Supervisor:
         if self.state.phase is Phase.STOPPING:
             await self._until(Phase.INACTIVE)
         if self.state.phase in (Phase.INACTIVE, Phase.FAILED):
+            self._has_served = False
             self._enter(Phase.STARTING, error=None, restarts=0, status_text="")
             tasks.create_task(self._run(), name=f"worker {self.name}")
         if await self._until(Phase.SERVING, Phase.INACTIVE, Phase.FAILED) is not Phase.SERVING:
             raise WorkerFailed(self.state.error or "the worker ended before it served")
 
-    async def stop(self) -> None:
-        """End the worker cleanly and forget a failure."""
+    async def stop(self, within: float | None) -> None:
+        """End the worker cleanly, `within` seconds or else by force, and forget a failure."""
         if self.state.phase is Phase.FAILED:
             self._enter(Phase.INACTIVE)
-        if self.state.phase not in (Phase.INACTIVE, Phase.STOPPING):
+        if self.state.phase is Phase.INACTIVE:
+            return
+        if self.state.phase is not Phase.STOPPING:
             self._stop_asked = True
             self._wake.set()
             self._enter(Phase.STOPPING)
-            if self._child is not None and self._deadline is not None:
+            if self._child is not None:
                 self._child.signal(signal.SIGTERM)
-                self._deadline.set(STOP_SECONDS, "did not stop in time")
+                self._stop_within(STOP_SECONDS)
+        if within is not None:
+            self._stop_within(within)
         await self._until(Phase.INACTIVE)
 
     async def restart(self, tasks: asyncio.TaskGroup) -> None:
@@ -188,8 +194,8 @@ class Supervisor:
 
     def _is_hopeless(self, status: int, failures: int) -> bool:
         """Whether another start would be in vain: the configuration is wrong; or the worker said
-        why it cannot start, and nothing is stored that would be lost; or it failed too often."""
-        refused = status == REFUSED and not self._store and self._served_since is None
+        why it cannot start, and nobody waits as none ever served; or it failed too often."""
+        refused = status == REFUSED and not self._has_served
         if status == NO_RETRY or refused or failures >= FAILURES:
             self._say(logging.ERROR, f"given up (failures in a row: {failures})")
             return True
@@ -231,6 +237,7 @@ class Supervisor:
         if self.state.phase not in (Phase.STARTING, Phase.RESTARTING) or self._handover_asked:
             return
         self._served_since = time.monotonic()
+        self._has_served = True
         if self.state.phase is Phase.RESTARTING:
             stall = self._served_since - self._ended_at
             self._say(logging.INFO, f"worker {self.state.pid} took over after {stall:.3f} s")
@@ -243,7 +250,7 @@ class Supervisor:
         if self.state.phase is Phase.SERVING:
             if said.get("STOPPING") == "1":
                 self._watchdog = 0.0
-                deadline.set(STOP_SECONDS, "did not stop in time")
+                self._stop_within(STOP_SECONDS)
             elif said.get("WATCHDOG") == "trigger":
                 deadline.miss("triggered its watchdog")
             elif {"READY", "WATCHDOG", "WATCHDOG_USEC"} & said.keys():
@@ -264,6 +271,10 @@ class Supervisor:
     def _update(self, **fields: Any) -> None:
         self.state = self.state._replace(**fields)
         self._changed()
+
+    def _stop_within(self, seconds: float) -> None:
+        if self._deadline is not None:
+            self._deadline.set(seconds, "did not stop in time")
 
     async def _until(self, *phases: Phase) -> Phase:
         while self.state.phase not in phases:

@@ -5,6 +5,8 @@ and what the manager does is what an administrator could type.
 """
 
 import asyncio
+import os
+import time
 from collections.abc import Iterable
 
 from fused.errors import WorkerFailed
@@ -34,19 +36,32 @@ RESULTS = {
 }
 
 
+FRESH_SECONDS = 0.2
+
+
 class SystemdLauncher:
     """A Launcher.  Unit files say how long things may take, and PID 1 enforces it."""
 
     kind = "systemd"
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, WorkerState]] = {}
+        self._asking = asyncio.Lock()
 
     async def start(self, name: str) -> None:
         """See Launcher."""
         await _systemctl("reset-failed", self.unit(name))
         await self._job("start", name)
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: str, within: float | None = None) -> None:
         """See Launcher."""
-        await self._job("stop", name)
+        stopping = asyncio.create_task(self._job("stop", name))
+        try:
+            if within is not None and not (await asyncio.wait([stopping], timeout=within))[0]:
+                await _systemctl("kill", "--signal=KILL", self.unit(name))
+            await stopping
+        finally:
+            stopping.cancel()
         await _systemctl("reset-failed", self.unit(name))
 
     async def restart(self, name: str) -> None:
@@ -55,12 +70,21 @@ class SystemdLauncher:
         await self._job("restart", name)
 
     async def states(self, names: Iterable[str]) -> dict[str, WorkerState]:
-        """See Launcher."""
+        """See Launcher.  May be FRESH_SECONDS old: anybody may ask for the status, and PID 1 has
+        other things to do."""
+        wanted = list(names)
+        async with self._asking:
+            now = time.monotonic()
+            due = [name for name in wanted if now - self._seen.get(name, (0,))[0] > FRESH_SECONDS]
+            if due:
+                states = await self._show(due)
+                self._seen |= {name: (time.monotonic(), states[name]) for name in due}
+        return {name: self._seen[name][1] for name in wanted}
+
+    async def _show(self, names: list[str]) -> dict[str, WorkerState]:
         units = {self.unit(name): name for name in names}
-        if not units:
-            return {}
         _, text, _ = await _systemctl("show", "--property", PROPERTIES, *units)
-        states = dict.fromkeys(units.values(), WorkerState())
+        states = dict.fromkeys(names, WorkerState())
         for block in text.split("\n\n"):
             properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             if properties.get("Id") in units:
@@ -77,8 +101,9 @@ class SystemdLauncher:
 
     async def _job(self, verb: str, name: str) -> None:
         status, _, complaint = await _systemctl(verb, self.unit(name))
+        self._seen.pop(name, None)
         if status != 0:
-            state = (await self.states([name]))[name]
+            state = (await self._show([name]))[name]
             raise WorkerFailed(state.error or complaint.strip() or f"systemctl {verb} failed")
 
 
@@ -109,8 +134,11 @@ def worker_state(properties: dict[str, str]) -> WorkerState:
 
 async def _systemctl(*arguments: str) -> tuple[int, str, str]:
     """Run systemctl; its exit status, output and complaints."""
+    # systemctl would tell our supervisor how it ended.
+    environment = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
     process = await asyncio.create_subprocess_exec(
         *("systemctl", "--no-pager", "--no-ask-password", *arguments),
+        env=environment,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -20,7 +20,9 @@ class Handle(NamedTuple):
 
 
 class HandleTable:
-    """The open handles.  A row: fh + 1 (commit), node, flags | directory << 32 | opens << 33, check.
+    """The open handles.
+
+    A row: fh + 1 (commit), node, flags | directory << 32 | opens << 33, check.
 
     A type may give one fh for several opens; the row then counts them.  Files and directories have
     number spaces of their own.

@@ -64,6 +64,8 @@ class InodeTable:
             return 0
         words = self._words
         count = words[row + at.COUNT] >> 24
+        if by <= 0:
+            return count
         if count > by:
             words[row + at.COUNT] = pack_count(count - by)
             words[at.LOOKUPS] -= by
@@ -77,18 +79,29 @@ class InodeTable:
     def rename(self, node: int, parent: int, name: bytes) -> None:
         """Note the new place of an inode, if it is known."""
         old = self.rows.get(node)
-        if old is None:
-            return
-        key, _, _ = self._content(old)
-        count, links = self._words[old + at.COUNT], self._words[old + at.LINKS]
+        if old is not None:
+            self._replace(old, self._content(old)[0], parent, name, self._words[old + at.LINKS])
+
+    def reuse(self, node: int, key: bytes, parent: int, name: bytes) -> None:
+        """The number of a known inode now stands for another file: a new key and generation."""
+        old = self.rows[node]
+        self._replace(old, key, parent, name, (self.generation(node) + 1) << at.GENERATION_SHIFT)
+
+    def _replace(self, old: int, key: bytes, parent: int, name: bytes, links: int) -> None:
+        node, count = self._words[old], self._words[old + at.COUNT]
         self.rows[node] = self._write(node, count, key, parent, name, links)
         self._erase(old)
+
+    def generation(self, node: int) -> int:
+        """How often the number of a known inode was reused.  KeyError."""
+        return self._words[self.rows[node] + at.LINKS] >> at.GENERATION_SHIFT
 
     def note_links(self, node: int, links: int) -> None:
         """Note the link count last seen; zero marks the inode as unlinked."""
         row = self.rows.get(node)
         if row is not None:
-            self._words[row + at.LINKS] = links or at.UNLINKED
+            above = self.generation(node) << at.GENERATION_SHIFT
+            self._words[row + at.LINKS] = above | (links or at.UNLINKED)
 
     def drop_link(self, node: int, *, directory: bool) -> None:
         """Note that a name of the inode is gone; the last one, for a directory."""
@@ -98,7 +111,7 @@ class InodeTable:
             self.note_links(node, 0 if directory else max(0, links - 1))
 
     def key(self, node: int) -> bytes:
-        """The key given to `add`.  KeyError for an inode not known, LedgerDamaged for a bad row."""
+        """The key given to `add`.  KeyError for an unknown inode, LedgerDamaged for a bad row."""
         return self._content(self.rows[node])[0]
 
     def place(self, node: int) -> tuple[int, bytes]:

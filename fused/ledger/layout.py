@@ -1,14 +1,15 @@
-"""Where what lies in the ledger, for its writer and its reader.  All offsets count 8-byte words."""
+"""Where what lies in the ledger, for its writer and its reader.  Offsets count 8-byte words."""
 
 from zlib import crc32
 
 FORMAT = 0x31304C4445535546  # "FUSEDL01"; the last two characters are the format's version
 
 OPERATIONS = (
-    "lookup forget getattr setattr readlink mknod mkdir unlink rmdir symlink rename link open read "
-    "write flush release fsync opendir readdir releasedir fsyncdir statfs setxattr getxattr "
-    "listxattr removexattr access create"
-).split()
+    *("lookup", "forget", "getattr", "setattr", "readlink", "mknod", "mkdir", "unlink", "rmdir"),
+    *("symlink", "rename", "link", "open", "read", "write", "flush", "release", "fsync"),
+    *("opendir", "readdir", "releasedir", "fsyncdir", "statfs", "setxattr", "getxattr"),
+    *("listxattr", "removexattr", "access", "create"),
+)
 
 
 class State:
@@ -32,6 +33,7 @@ UNIQUE, OPERATION, SINCE_NS, SUBJECT = range(4)  # OPERATION: index | attempts <
 COUNTED, COUNTED_NODE, COUNTED_AFTER = range(4, 7)  # valid when COUNTED equals UNIQUE
 OPENED, OPENED_HANDLE = range(7, 9)  # valid when OPENED equals UNIQUE
 INTENT, BEFORE, BEFORE_TARGET = range(9, 12)  # valid when INTENT equals UNIQUE
+FORGOTTEN_SHIFT = 40  # forget: BEFORE is its place in the list << 40 | the count it leaves
 SLOTS_AT = HEADER_WORDS
 
 # Operation counters: errors, longest (ns), then how many took 2^(i-1) to 2^i ns.
@@ -54,7 +56,7 @@ BLOB_BYTES = (INODE_WORDS - BLOB) * 8
 CONTINUED = (1 << 64) - 1  # the NODE word of a row that holds the rest of a long key or name
 CONTINUED_NEXT, CONTINUED_BLOB = 1, 2  # the next such row + 1, or zero; then the bytes
 CONTINUED_BYTES = (INODE_WORDS - CONTINUED_BLOB) * 8
-UNLINKED = 1 << 32  # in LINKS
+UNLINKED, GENERATION_SHIFT = 1 << 32, 33  # in LINKS, above the count's 32 bits
 INODES_AT = HANDLES_AT + HANDLE_CAPACITY * HANDLE_WORDS
 
 TOTAL_WORDS = INODES_AT + INODE_CAPACITY * INODE_WORDS

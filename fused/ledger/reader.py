@@ -37,7 +37,7 @@ class Header(NamedTuple):
 
 
 class Inode(NamedTuple):
-    """An inode that the kernel knows; `links` is the count last seen, `path` the name last seen."""
+    """An inode that the kernel knows; `links` and `path` are as last seen."""
 
     inode: int
     lookup_count: int
@@ -51,14 +51,14 @@ class Operation(NamedTuple):
     """The counters of one operation.  histogram[i] requests took 2^(i-1) to 2^i - 1 ns."""
 
     name: str
-    count: int
+    requests: int
     errors: int
     max_ns: int
     histogram: tuple[int, ...]
 
     def percentile(self, fraction: float) -> int:
         """An upper bound in ns, within a factor of two, for that fraction of the requests."""
-        wanted, seen = fraction * self.count, 0
+        wanted, seen = fraction * self.requests, 0
         for i, number in enumerate(self.histogram):
             seen += number
             if number and seen >= wanted:
@@ -120,7 +120,7 @@ class Reader:
             words[at.KNOWN] + 1,  # the root, which has no row
             words[at.LOOKUPS] + 1,
             words[at.OPEN_HANDLES],
-            sum(operation.count for operation in operations),
+            sum(operation.requests for operation in operations),
             sum(operation.errors for operation in operations),
             error,
         )
@@ -134,9 +134,7 @@ class Reader:
             histogram = tuple(part[at.HISTOGRAM :])
             if any(histogram):
                 count = sum(histogram)
-                result.append(
-                    Operation(name, count, part[at.ERRORS], part[at.LONGEST], histogram)
-                )
+                result.append(Operation(name, count, part[at.ERRORS], part[at.LONGEST], histogram))
         return result
 
     def in_progress(self) -> list[Request]:
@@ -160,9 +158,7 @@ class Reader:
         yield Inode(1, 1, handles.get(1, 0), 2, "/", False)
         for node, (count, links, _, _) in sorted(rows.items()):
             path, unlinked = self._path(node, rows), bool(links & at.UNLINKED)
-            yield Inode(
-                node, count, handles.get(node, 0), links & 0xFFFFFFFF, path, unlinked
-            )
+            yield Inode(node, count, handles.get(node, 0), links & 0xFFFFFFFF, path, unlinked)
 
     def _handles(self) -> Iterator[tuple[int, int]]:
         total = min(self._read(at.HANDLE_ROWS, 1)[0], at.HANDLE_CAPACITY)

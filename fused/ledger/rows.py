@@ -16,7 +16,9 @@ class Rows:
     None holds no memory.
     """
 
-    def __init__(self, fd: int, map_: mmap.mmap, start: int, row_bytes: int, capacity: int) -> None:
+    def __init__(
+        self, fd: int, map_: mmap.mmap, start: int, row_bytes: int, capacity: int
+    ) -> None:
         self._fd, self._map = fd, map_
         self._start, self._chunk_bytes = start, row_bytes * CHUNK
         self._capacity = capacity

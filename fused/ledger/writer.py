@@ -3,6 +3,7 @@
 import mmap
 import os
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fused.errors import LedgerDamaged
@@ -10,6 +11,7 @@ from fused.ledger import layout as at
 from fused.ledger.handles import HandleTable
 from fused.ledger.inodes import InodeTable
 from fused.ledger.layout import FORMAT, SLOT_WORDS, SLOTS, SLOTS_AT, State, constants_crc
+from fused.ledger.requests import RequestBuffers
 
 
 class Unfinished(NamedTuple):
@@ -33,15 +35,16 @@ class Unfinished(NamedTuple):
 class Ledger:
     """The mapped file.  One process at a time may have it open for writing.
 
-    `words` is the whole file as 64-bit words, `inodes` and `handles` its tables.
+    `words` is the whole file as 64-bit words, `inodes` and `handles` its tables; `requests` are
+    the buffers that the slots' threads read requests into.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, requests: int | None) -> None:
         self._map = mmap.mmap(fd, at.TOTAL_WORDS * 8)
         self.words = memoryview(self._map).cast("Q")
         self.inodes = InodeTable(fd, self._map, self.words)
         self.handles = HandleTable(fd, self._map, self.words)
+        self.requests = RequestBuffers(requests)
 
     @classmethod
     def create(cls, path: str, minor: int, features: int) -> "Ledger":
@@ -50,7 +53,7 @@ class Ledger:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         os.posix_fallocate(fd, 0, at.HANDLES_AT * 8)
         os.ftruncate(fd, at.TOTAL_WORDS * 8)
-        ledger = cls(fd)
+        ledger = cls(fd, None)
         words = ledger.words
         constants = [at.TOTAL_WORDS * 8, time.monotonic_ns(), minor, features]
         words[at.SIZE], words[at.STARTED_NS], words[at.MINOR], words[at.FEATURES] = constants
@@ -63,8 +66,9 @@ class Ledger:
         return ledger
 
     @classmethod
-    def adopt(cls, path: str) -> "Ledger":
+    def adopt(cls, path: str, requests: int | None = None) -> "Ledger":
         """The ledger of a dead worker, its tables read and mended.  The caller becomes its writer.
+        `requests` is the descriptor of its request buffers, if it is at hand.
 
         LedgerDamaged when it cannot be trusted, FileNotFoundError when there is none.
         """
@@ -72,7 +76,7 @@ class Ledger:
         if os.fstat(fd).st_size != at.TOTAL_WORDS * 8:
             os.close(fd)
             raise LedgerDamaged("the ledger's size is not that of this format")
-        ledger = cls(fd)
+        ledger = cls(fd, requests)
         words = ledger.words
         if words[at.FORMAT_WORD] != FORMAT:
             raise LedgerDamaged("the ledger's format is of another version of fused")
@@ -120,6 +124,40 @@ class Ledger:
         """The words of one request slot."""
         start = SLOTS_AT + number * SLOT_WORDS
         return self.words[start : start + SLOT_WORDS]
+
+    def clear_slot(self, number: int) -> None:
+        """Nothing is known of the slot's last request any more."""
+        self.requests[number][:8] = bytes(8)
+        self.slot(number)[at.UNIQUE] = 0
+        self.slot(number)[at.SINCE_NS] = 0
+
+    def forget(self, slot: memoryview, items: Sequence[tuple[int, int]], start: int = 0) -> None:
+        """Take lookups back: (node id, how many) in each item from `start` on.
+
+        The slot notes how far it got before each step."""
+        for place in range(start, len(items)):
+            node, count = items[place]
+            if count and node != 1:
+                left = max(0, self.inodes.count(node) - count)
+                slot[at.BEFORE] = place << at.FORGOTTEN_SHIFT | left
+                slot[at.INTENT] = slot[at.UNIQUE]
+                self.inodes.decrement(node, count)
+
+    def finish_forget(self, number: int, unique: int, items: Sequence[tuple[int, int]]) -> None:
+        """Do what is not done yet of a FORGET that was read into the slot's buffer."""
+        slot, start = self.slot(number), 0
+        if slot[at.UNIQUE] != unique:
+            slot[at.SINCE_NS] = 1
+            slot[at.UNIQUE] = unique
+        elif slot[at.SINCE_NS] == 0:
+            return
+        elif slot[at.INTENT] == unique:
+            place, left = divmod(slot[at.BEFORE], 1 << at.FORGOTTEN_SHIFT)
+            if place < len(items):
+                self.inodes.decrement(items[place][0], self.inodes.count(items[place][0]) - left)
+            start = place + 1
+        self.forget(slot, items, start)
+        slot[at.SINCE_NS] = 0
 
     def counters(self, operation: int) -> memoryview:
         """The words of one operation's counters."""

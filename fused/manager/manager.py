@@ -5,7 +5,9 @@ import contextlib
 import difflib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
 
 from fused import config, mountinfo, notify
 from fused.control.types import (
@@ -28,6 +30,13 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 
 
+class Outcome(NamedTuple):
+    """For which mounts something was done, and for which not."""
+
+    done: list[str]
+    failed: list[Failure]
+
+
 class Manager:
     """Implements `fused.control.interface.Operations`.
 
@@ -45,6 +54,7 @@ class Manager:
         self._wanted = config.Config({}, [])
         self._reloading = asyncio.Lock()
         self._rates = status.Rates()
+        self._said = ""
 
     # What goes on by itself
 
@@ -54,18 +64,18 @@ class Manager:
 
     async def begin(self) -> list[Failure]:
         """Start what is to be started by itself; returns when all serve or have failed."""
-        wanted = self._wanted.mounts
-        if self._launcher.kind == "local":
-            await self._each(list(wanted), lambda name: self._mounts.reclaim(wanted[name]))
-        states = await self._launcher.states(wanted)
-        due = [
-            name
-            for name, spec in wanted.items()
-            if spec.autostart and states[name].phase is Phase.INACTIVE
-            if self._launcher.kind == "local" or not self._was_stopped(spec)
-        ]
-        _, failed = await self._each(due, self._start)
-        return failed
+        async with self._reloading:
+            wanted, local = self._wanted.mounts, self._launcher.kind == "local"
+            if local:
+                await self._each(list(wanted), lambda name: self._mounts.reclaim(wanted[name]))
+            states = await self._launcher.states(wanted)
+            due = [
+                name
+                for name, spec in wanted.items()
+                if spec.autostart and states[name].phase is Phase.INACTIVE
+                if local or not self._was_stopped(spec)
+            ]
+            return (await self._each(due, self._start)).failed
 
     async def watch(self) -> None:
         """Take samples and remove dead mounts, for ever."""
@@ -84,11 +94,16 @@ class Manager:
             serving += seen.plainly() == "serving"
             if seen.mount is not None and seen.plainly() != "serving":
                 dubious[name] = seen
-        notify.notify(f"STATUS={serving} of {len(self._wanted.mounts)} mounts serve")
+        self._say(f"{serving} of {len(self._wanted.mounts)} mounts serve")
         workers = await self._launcher.states(dubious)
         for name, seen in dubious.items():
             if seen.mount is not None and stale.is_hopeless(seen, workers[name]):
                 stale.remove(seen.mount)
+
+    def _say(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            notify.notify(f"STATUS={text}")
 
     def _was_stopped(self, spec: MountSpec) -> bool:
         """Whether somebody stopped it on purpose since the machine was booted."""
@@ -100,16 +115,17 @@ class Manager:
     async def status(self, names: list[str]) -> list[MountStatus]:
         """See the interface."""
         chosen = [self._spec(name) for name in names] or list(self._wanted.mounts.values())
-        return await status.statuses(self._mounts.runtime_dir, chosen, self._launcher, self._rates)
+        return await status.statuses(
+            self._mounts.runtime_dir, chosen, self._launcher, self._rates, thorough=bool(names)
+        )
 
     async def lookups(
         self, name: str, limit: int | None, unlinked: bool, minimum: int
     ) -> AsyncIterator[LookupsReply]:
         """See the interface."""
         self._spec(name)
-        for reply in await asyncio.to_thread(
-            status.lookups, self._mounts.runtime_dir, name, limit, unlinked, minimum
-        ):
+        arguments = (self._mounts.runtime_dir, name, limit, unlinked, minimum)
+        for reply in await asyncio.to_thread(lambda: list(status.lookups(*arguments))):
             yield reply
 
     async def stats(self, name: str) -> list[Operation]:
@@ -148,34 +164,39 @@ class Manager:
     async def reload(self) -> ReloadReply:
         """See the interface."""
         async with self._reloading:
-            wanted = await asyncio.to_thread(config.load, self._path)
-            running = {one.name for one in await self.status([]) if one.state != "stopped"}
-            before, self._wanted = self._wanted.mounts, wanted
-            todo = plan.difference(before, wanted.mounts)
-            for name in [*todo.same, *todo.restart]:
-                self._mounts.save(wanted.mounts[name], wanted.stamp)
-            stopped, failed = await self._each(
-                todo.stop, lambda name: self._mounts.stop(before[name], forget=True)
-            )
-            again = [name for name in todo.remount if name in running]
-            _, more = await self._each(again, lambda name: self._mounts.stop(before[name]))
-            failed += more
-            autostart = [name for name in todo.start if wanted.mounts[name].autostart]
-            started, more = await self._each(autostart, self._start)
-            failed += more
-            remounted, more = await self._each(again, self._start)
-            failed += more
-            ready = [name for name in todo.restart if name in running]
-            restarted, more = await self._each(
-                ready, lambda name: self._mounts.restart(wanted.mounts[name], wanted.stamp)
-            )
-            return ReloadReply(
-                started=started,
-                stopped=stopped,
-                restarted=restarted,
-                remounted=remounted,
-                failed=failed + more,
-            )
+            notify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                wanted = await asyncio.to_thread(config.load, self._path)
+                return await self._apply(wanted)
+            finally:
+                notify.notify("READY=1")
+
+    async def _apply(self, wanted: config.Config) -> ReloadReply:
+        """Make another configuration the wanted one."""
+        before, new = self._wanted.mounts, wanted.mounts
+        running = {one.name for one in await self.status([]) if one.state != "stopped"}
+        self._wanted = wanted
+        todo = plan.difference(before, new)
+        for name in [*todo.same, *todo.restart]:
+            self._mounts.save(new[name], wanted.stamp)
+        again = [name for name in todo.remount if name in running]
+        # What goes makes room at mountpoints, so it goes before anything comes.
+        stops = await self._each(todo.stop, lambda name: self._mounts.stop(before[name], True))
+        halts = await self._each(again, lambda name: self._mounts.stop(before[name]))
+        starts = await self._each([n for n in todo.start if new[n].autostart], self._start)
+        remounts = await self._each(again, self._start)
+        restarts = await self._each(
+            [name for name in todo.restart if name in running],
+            lambda name: self._mounts.restart(new[name], wanted.stamp),
+        )
+        every = (stops, halts, starts, remounts, restarts)
+        return ReloadReply(
+            started=starts.done,
+            stopped=stops.done,
+            restarted=restarts.done,
+            remounted=remounts.done,
+            failed=[failure for outcome in every for failure in outcome.failed],
+        )
 
     def _spec(self, name: str) -> MountSpec:
         if name not in self._wanted.mounts:
@@ -190,10 +211,8 @@ class Manager:
     async def _start(self, name: str) -> None:
         await self._mounts.start(self._wanted.mounts[name], self._wanted.stamp)
 
-    async def _each(
-        self, names: list[str], action: Callable[[str], Awaitable[None]]
-    ) -> tuple[list[str], list[Failure]]:
-        """Do something for several mounts at once; for which it was done, and for which not."""
+    async def _each(self, names: list[str], action: Callable[[str], Awaitable[None]]) -> Outcome:
+        """Do something for several mounts at once."""
         done: list[str] = []
         failed: list[Failure] = []
 
@@ -209,7 +228,9 @@ class Manager:
         async with asyncio.TaskGroup() as tasks:
             for name in names:
                 tasks.create_task(one(name))
-        return sorted(done, key=names.index), sorted(failed, key=lambda one: names.index(one.name))
+        return Outcome(
+            sorted(done, key=names.index), sorted(failed, key=lambda one: names.index(one.name))
+        )
 
 
 def _option(name: str, kind: str, required: bool, default: object, description: str) -> Option:

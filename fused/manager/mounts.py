@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from fused import mountinfo, spec
-from fused.errors import FusedError, WorkerFailed
+from fused.errors import FusedError
 from fused.launcher import Launcher, Phase
 from fused.manager import stale, unmount
 from fused.manager.status import Observation, observe
@@ -19,11 +19,12 @@ from fused.spec import MountSpec, Stamp
 
 log = logging.getLogger(__name__)
 
+ABORTED_SECONDS = 5.0  # for a worker to see that its connection is gone
 LINGER_SECONDS = 15.0  # for a worker of an earlier manager to end; then it is killed
 
 
 class Mounts:
-    """Carries out what the manager decides.  Errors are FusedError, a sentence that names the mount.
+    """Carries out what the manager decides.  Errors are FusedError and name the mount.
 
     Invariant: what changes a mount, other than tearing it away by force, holds its lock.
     """
@@ -53,11 +54,12 @@ class Mounts:
         """Have a successor take over, or mount when there is nothing to take over."""
         async with self._locks[wanted.name]:
             with _explained(f"cannot restart '{wanted.name}'"):
+                await self._not_in_the_way(wanted)
                 self.save(wanted, stamp)
                 await self.launcher.restart(wanted.name)
 
     async def unmount(self, wanted: MountSpec, wait: float) -> None:
-        """Unmount unless it is in use: then MountBusy after `wait` seconds, and it is as it was."""
+        """Unmount, unless it is in use for `wait` seconds: MountBusy, and it is as it was."""
         async with self._locks[wanted.name]:
             mount = self.observe(wanted).mount
             if mount is not None:
@@ -87,13 +89,16 @@ class Mounts:
     async def abort(self, wanted: MountSpec) -> None:
         """Fail all requests, detach, and end the worker."""
         seen = self.observe(wanted)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._stop(wanted))
-            await asyncio.sleep(0)  # no worker is to be started for the aborted mount
+        stopping = asyncio.create_task(self._stop(wanted, ABORTED_SECONDS))
+        try:
+            await asyncio.sleep(0)  # from now on no worker is started for the aborted mount
             if seen.mount is not None:
                 stale.remove(seen.mount)
             elif seen.header is not None and seen.alive:
                 mountinfo.abort(seen.header.minor)
+            await stopping
+        finally:
+            stopping.cancel()
 
     async def reclaim(self, wanted: MountSpec) -> None:
         """End what an earlier manager with the local launcher left behind: its workers got SIGTERM
@@ -118,9 +123,9 @@ class Mounts:
             await asyncio.sleep(0.05)
         return True
 
-    async def _stop(self, wanted: MountSpec) -> None:
+    async def _stop(self, wanted: MountSpec, within: float | None = None) -> None:
         with _explained(f"cannot stop '{wanted.name}'"):
-            await self.launcher.stop(wanted.name)
+            await self.launcher.stop(wanted.name, within)
         seen = self.observe(wanted)
         if seen.mount is not None and not seen.alive:
             stale.remove(seen.mount)
@@ -155,9 +160,6 @@ def _explained(what: str) -> Iterator[None]:
     """Put what was to be done before the reason why it was not."""
     try:
         yield
-    except WorkerFailed as error:
-        text = str(error)
-        raise FusedError(text if text.startswith("cannot ") else f"{what}: {text}") from None
     except FusedError as error:
         raise FusedError(f"{what}: {error}") from None
     except OSError as error:

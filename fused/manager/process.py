@@ -6,7 +6,7 @@ import fcntl
 import logging
 import os
 import signal
-import time
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NamedTuple
 
@@ -48,15 +48,26 @@ async def _run(settings: Settings, settled: Callable[[list[MountStatus]], None])
     async with _launcher(settings, changed) as launcher:
         manager = Manager(settings.config, settings.runtime_dir, launcher, changed)
         await manager.load()
-        path = socket_path(settings.runtime_dir)
-        sock = server.passed(notify.listen_fds()) or server.listen(path)
-        async with server.Server(manager, sock), asyncio.TaskGroup() as tasks:
-            reload = asyncio.Event()
-            loop.add_signal_handler(signal.SIGHUP, reload.set)
-            service = tasks.create_task(_serve(manager, reload, settled))
-            await end.wait()
-            notify.notify("STOPPING=1")
-            service.cancel()
+        with _listening(socket_path(settings.runtime_dir)) as sock:
+            async with server.Server(manager, sock), asyncio.TaskGroup() as tasks:
+                reload = asyncio.Event()
+                loop.add_signal_handler(signal.SIGHUP, reload.set)
+                service = tasks.create_task(_serve(manager, reload, settled))
+                await end.wait()
+                notify.notify("STOPPING=1")
+                service.cancel()
+
+
+@contextlib.contextmanager
+def _listening(path: str) -> Iterator[socket.socket]:
+    """The socket that systemd passed (fused.socket), else one of our own at `path`."""
+    passed = server.passed(notify.listen_fds())
+    if passed is not None:
+        yield passed
+        return
+    yield server.listen(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 async def _serve(
@@ -78,15 +89,12 @@ async def _serve(
 
 
 async def _reload(manager: Manager) -> None:
-    notify.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
     try:
         done = await manager.reload()
     except FusedError as error:
         log.error("reload refused, everything goes on as it was:\n%s", error)
     else:
-        parts = {key: value for key, value in done.items() if value and key != "failed"}
-        log.info("reloaded: %s", parts or "nothing to do")
-    notify.notify("READY=1")
+        log.info("reloaded: %s", {key: value for key, value in done.items() if value})
 
 
 async def _feed_watchdog() -> None:

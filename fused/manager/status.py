@@ -17,6 +17,7 @@ from fused.spec import MountSpec
 
 CHUNK = 1000  # inodes in one reply
 RATE_SECONDS = 5.0
+LEAST_SECONDS = 0.5  # between two samples that say anything
 
 # A worker that lives speaks for itself through its ledger, with two exceptions.
 OF_LIVING: dict[str, State] = {
@@ -73,8 +74,8 @@ def observe(runtime_dir: str, spec: MountSpec, mounts: list[mountinfo.Mount]) ->
     try:
         with Reader(ledger_path(runtime_dir, spec.name)) as reader:
             header, working = reader.header(), reader.in_progress()
-    except FileNotFoundError:
-        return Observation(None, False, find(spec, None, mounts))
+    except FileNotFoundError:  # never mounted from here; what is there is somebody else's
+        return Observation(None, False, None)
     except (LedgerDamaged, OSError) as error:
         return Observation(None, False, find(spec, None, mounts), damage=str(error))
     mount = find(spec, header.minor, mounts)
@@ -108,13 +109,14 @@ def is_worker(pid: int, name: str) -> bool:
 
 
 async def statuses(
-    runtime_dir: str, specs: list[MountSpec], launcher: Launcher, rates: "Rates"
+    runtime_dir: str, specs: list[MountSpec], launcher: Launcher, rates: "Rates", thorough: bool
 ) -> list[MountStatus]:
-    """The status of each of `specs`."""
+    """The status of each of `specs`.  The launcher is asked only where that is needed to know the
+    state, unless the look is to be `thorough`."""
     mounts = mountinfo.mounts()
     seen = {spec.name: observe(runtime_dir, spec, mounts) for spec in specs}
-    unclear = [name for name, one in seen.items() if one.plainly() is None]
-    workers = await launcher.states(unclear) if unclear else {}
+    unclear = [name for name, one in seen.items() if thorough or one.plainly() is None]
+    workers = await launcher.states(unclear)
     return [
         _status(spec, seen[spec.name], workers.get(spec.name, WorkerState()), launcher, rates)
         for spec in specs
@@ -170,7 +172,7 @@ class Rates:
     def of(self, name: str) -> float:
         """The mean over the last seconds; 0 when nothing is known."""
         samples = self._samples.get(name)
-        if not samples or samples[-1][0] == samples[0][0]:
+        if not samples or samples[-1][0] - samples[0][0] < LEAST_SECONDS:
             return 0.0
         (begin, first), (end, last) = samples[0], samples[-1]
         return (last - first) / (end - begin)
@@ -201,13 +203,13 @@ def operations(runtime_dir: str, name: str) -> list[Operation]:
     return [
         Operation(
             one.name,
-            one.count,
+            one.requests,
             one.errors,
             one.percentile(0.5) / 1e9,
             one.percentile(0.99) / 1e9,
             one.max_ns / 1e9,
         )
-        for one in sorted(found, key=lambda one: -one.count)
+        for one in sorted(found, key=lambda one: -one.requests)
     ]
 
 

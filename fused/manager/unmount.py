@@ -15,8 +15,7 @@ import time
 
 from fused import mountinfo
 from fused.errors import FusedError, MountBusy
-from fused.manager import holders
-from fused.manager.holders import Holder
+from fused.holders import Holder, holders
 
 ANSWER_SECONDS = 15.0  # for the file system to write back; then it is said not to answer
 RETRY_SECONDS = 0.2
@@ -83,7 +82,7 @@ def main(mountpoint: str, minor: str) -> None:
         mountinfo.umount(mountpoint)
     except OSError as error:
         number = error.errno or errno.EIO
-        print(json.dumps([number, holders.find(int(minor)) if number == errno.EBUSY else []]))
+        print(json.dumps([number, holders(int(minor)) if number == errno.EBUSY else []]))
     else:
         print("[0, []]")
 

@@ -7,8 +7,8 @@ It has no API.  What there is to see is in its ledger; what there is to do goes 
 - SIGUSR2: end at once and leave the mount to a successor.  Like any other death, only announced.
 - The connection ends (somebody unmounted or aborted it): end.
 
-Exit status: 0 done, 1 failed with a sentence on stderr and as STATUS=, 78 the configuration is
-wrong, so that starting again is of no use.
+Exit status: 0 done; 1 failed, with a sentence on stderr and as STATUS=; 70 a bug, with its
+traceback; 78 the configuration is wrong, so that starting again is of no use.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from fused import notify, spec
 from fused.errors import ConfigError, FusedError, WorkerFailed
 from fused.spec import MountSpec
 
-EX_CONFIG = 78
+EX_SOFTWARE, EX_CONFIG = 70, 78  # sysexits.h
 
 
 def run(name: str, config: str, runtime_dir: str) -> int:
@@ -33,6 +33,12 @@ def run(name: str, config: str, runtime_dir: str) -> int:
     except FusedError as error:
         report(str(error))
         return EX_CONFIG if isinstance(error, ConfigError) else 1
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        report(f"the worker failed: {error!r}")
+        return EX_SOFTWARE
 
 
 def report(sentence: str) -> None:

@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import struct
+import subprocess
 
 from fused import mountinfo
 from fused.errors import WorkerFailed
@@ -27,7 +28,8 @@ ALWAYS = ASYNC_READ | ATOMIC_O_TRUNC | BIG_WRITES | ASYNC_DIO | PARALLEL_DIROPS 
 IN_HEADER = struct.Struct("<IIQQIIIHH")  # len opcode unique nodeid uid gid pid extlen pad
 OUT_HEADER = struct.Struct("<IiQ")  # len error unique
 INIT_OPCODE, GETATTR_OPCODE = 26, 3
-NO_REPLY_OPCODES = (2, 36, 42)  # FORGET, INTERRUPT, BATCH_FORGET
+FORGET, INTERRUPT, BATCH_FORGET = 2, 36, 42
+NO_REPLY_OPCODES = (FORGET, INTERRUPT, BATCH_FORGET)
 RESENT = 1 << 63  # in `unique`
 NOTIFY_INVAL_INODE, NOTIFY_RESEND = 2, 7
 MAX_WRITE = 128 << 10  # what libfuse 2.9's buffer takes
@@ -37,7 +39,7 @@ READ_AHEAD_KIB = 1024
 _MOUNT_FLAGS = {
     "ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "sync": 16, "dirsync": 128,
     "noatime": 1024, "nodiratime": 2048, "relatime": 1 << 21, "strictatime": 1 << 24,
-    "lazytime": 1 << 25,
+    "lazytime": 1 << 25, "nosymfollow": 256,
 }  # fmt: skip
 _UNSET_FLAGS = {"rw", "suid", "dev", "exec", "async", "atime", "diratime"}
 
@@ -75,10 +77,12 @@ def _prepare_mountpoint(spec: MountSpec) -> None:
     """Detach what is left of a dead mount of ours; refuse a place that is taken."""
     place = spec.mountpoint
     while (mount := mountinfo.at(place)) is not None:
-        if mount.fs_type != mountinfo.FS_TYPE or mount.source != spec.name:
+        ours = mount.fs_type == mountinfo.FS_TYPE and mount.source == spec.name
+        if not ours or not _is_dead(place):
+            what = "is served by another worker" if ours else f"has {mount.source!r} mounted on it"
             raise WorkerFailed(
-                f"cannot mount {spec.name!r}: {mount.source!r} ({mount.fs_type}) is mounted on "
-                f"{place} already; unmount it or choose another mountpoint"
+                f"cannot mount {spec.name!r}: {place} {what} already; unmount that "
+                f"('umount {place}') or choose another mountpoint"
             )
         mountinfo.abort(mount.minor)
         mountinfo.detach(place)
@@ -95,6 +99,18 @@ def _prepare_mountpoint(spec: MountSpec) -> None:
             f"cannot mount {spec.name!r}: the mountpoint {place} leads through a symbolic link to "
             f"{os.path.realpath(place)}; name that directory instead"
         )
+
+
+def _is_dead(place: str) -> bool:
+    """Whether a mount has lost its server for good.  One that hangs has not."""
+    command = ["stat", "--file-system", "--format=", place]
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=3, check=False, env={"LC_ALL": "C"}
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return os.strerror(errno.ENOTCONN) in result.stderr
 
 
 def _mount(spec: MountSpec, fd: int) -> None:
@@ -123,13 +139,14 @@ def _handshake(fd: int, wanted: int) -> int:
     """Answer FUSE_INIT; returns the flags that both sides have."""
     request = os.read(fd, MAX_WRITE + 4096)
     _, opcode, unique, *_ = IN_HEADER.unpack_from(request)
+    flags2: int
     major, minor, readahead, flags, flags2 = struct.unpack_from("<IIIII", request, 40)
     if opcode != INIT_OPCODE or major != 7 or minor < 36:
         raise WorkerFailed(
             f"cannot serve: the kernel speaks FUSE {major}.{minor}, fused needs 7.36 (Linux 5.16)"
         )
     offered = flags | flags2 << 32
-    both = (wanted | ALWAYS | INIT_EXT | HAS_RESEND) & offered
+    both: int = (wanted | ALWAYS | INIT_EXT | HAS_RESEND) & offered
     body = struct.pack(
         "<IIIIHHIIHHIIH",
         7, min(minor, 45), readahead, both & 0xFFFFFFFF, 64, 48, MAX_WRITE, 1,
@@ -162,17 +179,18 @@ def idle(fd: int) -> bool:
     return not poll.poll(0)
 
 
+def forgets(message: memoryview) -> list[tuple[int, int]] | None:
+    """Node ids and counts in a FORGET or BATCH_FORGET; None for any other message."""
+    length, opcode, _, node, *_ = IN_HEADER.unpack_from(message)
+    if opcode == FORGET:
+        return [(node, *struct.unpack_from("<Q", message, 40))]
+    if opcode != BATCH_FORGET:
+        return None
+    (count,) = struct.unpack_from("<I", message, 40)
+    end = min(48 + 16 * count, length, len(message) // 16 * 16)
+    return list(struct.iter_unpack("<QQ", message[48 : end - end % 16]))
+
+
 def resend(fd: int) -> None:
     """FUSE_NOTIFY_RESEND: requests that were read and not answered are delivered again."""
     os.write(fd, OUT_HEADER.pack(16, NOTIFY_RESEND, 0))
-
-
-def known_to_kernel(fd: int, node: int) -> bool:
-    """Whether the kernel holds the inode, by an attribute-only FUSE_NOTIFY_INVAL_INODE."""
-    try:
-        os.write(fd, struct.pack("<IiQQqq", 40, NOTIFY_INVAL_INODE, 0, node, -1, 0))
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return True

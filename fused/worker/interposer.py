@@ -5,12 +5,10 @@ request slot what it is about to do, calls the file system, and notes what came 
 stores is what makes a kill at any point recoverable; fused.ledger has the rules.
 """
 
-import ctypes
 import errno
 import faulthandler
 import logging
 import os
-import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic_ns
@@ -21,26 +19,13 @@ from llfuse import EntryAttributes, FUSEError
 
 from fused.errors import LedgerDamaged
 from fused.ledger import layout as at
-from fused.ledger.layout import OPERATIONS, SLOTS
-from fused.ledger.writer import Ledger, Unfinished
+from fused.ledger.layout import OPERATIONS
+from fused.ledger.writer import Ledger
 from fused.worker import replies
-from fused.worker.connection import MAX_WRITE, RESENT
+from fused.worker.lanes import MASK, Lanes
 
 log = logging.getLogger("fused.worker")
-MASK = RESENT - 1
-BUFFER_BYTES = MAX_WRITE + 4096
 Handler = Callable[..., Any]
-
-
-class Lane:
-    """One serving thread: its slot in the ledger and the bytes of the request it works on."""
-
-    __slots__ = ("half", "request", "slot")
-
-    def __init__(self, slot: memoryview, buffer: memoryview) -> None:
-        self.slot = slot
-        self.request = buffer.cast("Q")  # [1] is the request's `unique`
-        self.half = buffer.cast("I")
 
 
 class Interposer(llfuse.Operations):
@@ -51,16 +36,18 @@ class Interposer(llfuse.Operations):
     """
 
     def __init__(
-        self, fs: Any, ledger: Ledger, trusted: bool, on_damage: Callable[[str], None]
+        self,
+        fs: Any,
+        ledger: Ledger,
+        lanes: Lanes,
+        trusted: bool,
+        on_damage: Callable[[str], Any],
     ) -> None:
-        self.fs, self.ledger = fs, ledger
+        self.fs, self.ledger, self.lanes = fs, ledger, lanes
         self._on_damage = on_damage
-        self._local = threading.local()
+        self._local = lanes.local
         self._survivor = hasattr(fs, "restore")
         self._key = fs.key if self._survivor else _no_key
-        self.buffers: dict[int, int] = {}  # native thread id -> address of its requests
-        self.lost: dict[int, Unfinished] = {}  # requests of a dead worker that come again
-        self._free_slots = list(range(SLOTS - 1, -1, -1))
         self._seen: set[tuple[str, str]] = set()
         for name in OPERATIONS:
             function = getattr(fs, name)
@@ -72,12 +59,12 @@ class Interposer(llfuse.Operations):
                 wrap = getattr(self, f"_wrap_{name}", None)
                 setattr(self, name, self._handler(name, wrap(function) if wrap else function))
 
-    # -- one request ---------------------------------------------------------------------------
+    # -- one request -----------------------------------------------------------------------------
 
     def _handler(self, name: str, function: Handler) -> Handler:
         index = OPERATIONS.index(name)
         counters = self.ledger.counters(index)
-        local, new_lane, resume, failure = self._local, self.new_lane, self._resume, self._failure
+        local, lanes, failure = self._local, self.lanes, self._failure
         operation, subject, since, unique_ = at.OPERATION, at.SUBJECT, at.SINCE_NS, at.UNIQUE
         histogram, longest, errors = at.HISTOGRAM, at.LONGEST, at.ERRORS
 
@@ -85,7 +72,7 @@ class Interposer(llfuse.Operations):
             try:
                 lane = local.lane
             except AttributeError:
-                lane = new_lane()
+                lane = lanes.enter()
             slot = lane.slot
             start = monotonic_ns()
             slot[operation] = index
@@ -94,7 +81,7 @@ class Interposer(llfuse.Operations):
             unique = lane.request[1]
             slot[unique_] = unique & MASK
             if unique > MASK:
-                resume(lane, unique & MASK)
+                lanes.resume(lane, unique & MASK)
             try:
                 return function(first, *rest)
             except BaseException as error:
@@ -126,56 +113,12 @@ class Interposer(llfuse.Operations):
 
         return handler
 
-    def new_lane(self, buffer: memoryview | None = None) -> Lane:
-        """Give the calling thread a slot; `buffer` is where its requests are, when not llfuse's."""
-        if buffer is None:
-            address = self.buffers.get(threading.get_native_id())
-            raw = (ctypes.c_ubyte * BUFFER_BYTES)
-            buffer = memoryview(raw.from_address(address) if address else raw()).cast("B")
-        lane = Lane(self.ledger.slot(self._free_slots.pop()), buffer)
-        self._local.lane = lane
-        return lane
-
-    def request_words(self) -> memoryview:
-        """The request that the calling thread works on, as 32-bit words."""
-        half: memoryview = self._local.lane.half
-        return half
-
-    def expect(self, lost: dict[int, Unfinished]) -> None:
-        """These requests of a dead worker will come again; their slots stay until they do."""
-        self.lost = lost
-        taken = {request.slot for request in lost.values()}
-        self._free_slots = [slot for slot in self._free_slots if slot not in taken]
-        for slot in self._free_slots:
-            self.ledger.slot(slot)[at.UNIQUE] = 0
-            self.ledger.slot(slot)[at.SINCE_NS] = 0
-
-    def _resume(self, lane: Lane, unique: int) -> None:
-        """The request was read by a dead worker: carry its notes over to this thread's slot."""
-        lost = self.lost.pop(unique, None)
-        if lost is None:
-            return
-        slot = lane.slot
-        slot[at.OPERATION] |= (lost.attempts + lost.running) << 8
-        if lost.before is not None:
-            slot[at.BEFORE], slot[at.BEFORE_TARGET] = lost.before
-            slot[at.INTENT] = unique
-        self.ledger.slot(lost.slot)[at.UNIQUE] = 0
-        self.ledger.slot(lost.slot)[at.SINCE_NS] = 0
-        self._free_slots.append(lost.slot)
-
     def _failure(self, name: str, error: BaseException) -> FUSEError:
         """The error that the caller gets: a number from 1 to 511."""
-        if isinstance(error, FUSEError):
-            number = error.errno
-        elif isinstance(error, OSError) and error.errno:
-            number = error.errno
-        else:
-            number = errno.EIO
-            if isinstance(error, LedgerDamaged):
-                self._on_damage(str(error))
-            self._log_once(name, error)
-        if not 1 <= number <= 511:
+        if isinstance(error, LedgerDamaged):
+            self._on_damage(str(error))
+        number = error.errno if isinstance(error, FUSEError | OSError) else None
+        if number is None or not 1 <= number <= 511:
             self._log_once(name, error)
             number = errno.EIO
         return FUSEError(number)
@@ -188,7 +131,7 @@ class Interposer(llfuse.Operations):
             log.error("%s failed with an unexpected exception; the caller gets EIO", name,
                       exc_info=error)  # fmt: skip
 
-    # -- lookup counts and handles -------------------------------------------------------------
+    # -- lookup counts and handles ---------------------------------------------------------------
 
     def _count(self, entry: Any, parent: int, name: bytes) -> None:
         """Note that the reply with `entry` adds one lookup."""
@@ -232,7 +175,7 @@ class Interposer(llfuse.Operations):
         slot = self._local.lane.slot
         return (slot[at.BEFORE], slot[at.BEFORE_TARGET]) if self._survivor else (0, 0)
 
-    # -- handlers with notes of their own -------------------------------------------------------
+    # -- handlers with notes of their own --------------------------------------------------------
 
     def _wrap_lookup(self, function: Handler) -> Handler:
         def lookup(parent: int, name: bytes, ctx: Any) -> EntryAttributes:
@@ -287,9 +230,8 @@ class Interposer(llfuse.Operations):
 
         def remove(parent: int, name: bytes, ctx: Any) -> None:
             before = self._before((parent, name))
-            if before is not None and before[0] and self.fs.peek(parent, name) != before[0]:
-                return
-            function(parent, name, ctx)
+            if before is None or not before[0] or self.fs.peek(parent, name) == before[0]:
+                function(parent, name, ctx)
             inodes.drop_link(self._held()[0], directory=directory)
 
         return remove
@@ -337,8 +279,10 @@ class Interposer(llfuse.Operations):
 
         def release(fh: int) -> None:
             if (fh, directory) in handles:  # else the first attempt has done it
-                function(fh)
-                handles.remove(fh, directory)
+                try:
+                    function(fh)
+                finally:
+                    handles.remove(fh, directory)
 
         return release
 
@@ -349,15 +293,14 @@ class Interposer(llfuse.Operations):
         return self._released(function, True)
 
     def _wrap_forget(self, function: Handler) -> Handler:
-        inodes = self.ledger.inodes
+        ledger, local = self.ledger, self._local
 
         def forget(forgotten: Iterable[tuple[int, int]]) -> None:
-            real = [(node, count) for node, count in forgotten if count and node != 1]
-            for node, count in real:
-                inodes.decrement(node, count)
+            items = list(forgotten)
+            ledger.forget(local.lane.slot, items)
             try:
-                if real:
-                    function(real)
+                if items[0][1]:  # fused's own, to wake a thread, forgets nothing
+                    function(items)
             except BaseException as error:  # nobody waits for an answer, and llfuse would end
                 self._failure("forget", error)
 

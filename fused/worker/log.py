@@ -7,7 +7,7 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 
 class _Journal(logging.Handler):
-    """systemd.journal's handler, imported with the first message: a takeover does not wait for it."""
+    """systemd.journal's handler, imported with the first message: a takeover cannot wait."""
 
     def __init__(self, **fields: str) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from fused import filesystems, mountinfo, notify
 from fused.errors import FusedError
@@ -20,19 +20,21 @@ from fused.worker import connection as wire
 from fused.worker import log as worker_log
 from fused.worker import takeover, watch
 from fused.worker.interposer import Interposer
+from fused.worker.lanes import Lanes
 from fused.worker.record import WorkerRecord
 from fused.worker.session import Session
 
 log = logging.getLogger("fused.worker")
-CONNECTION = "connection"
+CONNECTION, REQUESTS = "connection", "requests"  # in the fd store
+EX_SOFTWARE = 70  # sysexits.h: a bug
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP}
 
 
 class Service:
     """One mount being served by this process.
 
-    The main thread is llfuse's.  A second one, the conductor, brings the mount into service and then
-    watches that requests move; a third waits for signals.
+    The main thread is llfuse's.  A second one, the conductor, brings the mount into service and
+    then watches that requests move; a third waits for signals.
     """
 
     def __init__(self, mount: MountSpec, directory: str, descriptors: dict[str, int]) -> None:
@@ -50,44 +52,50 @@ class Service:
         self.interposer: Interposer
         self.session: Session
 
-    # -- the way into service ----------------------------------------------------------------------
+    # -- the way into service --------------------------------------------------------------------
 
     def take_over(self) -> None:
         """Go on with the predecessor's connection.  Any exception: it cannot be done."""
         path = os.path.join(self.directory, "ledger")
-        self.heir = takeover.inherit(self.mount, self.fs, self.fd, path)
+        requests = self.descriptors.pop(REQUESTS, None)
+        self.heir = takeover.inherit(self.mount, self.fs, self.fd, path, requests)
         self.ledger = self.heir.ledger
         self._attach()
+        self.lanes.expect(self.heir.lost)
         self.fs.restore(self.ledger.inodes, self.ledger.handles)
         self._interpose()
-        self.interposer.expect(self.heir.lost)
 
     def open(self) -> None:
         """Make the mount afresh."""
         wanted = sum(getattr(wire, name) for name in self.features.flags)
         os.makedirs(self.directory, mode=0o755, exist_ok=True)
         self.fd, minor, features = wire.open_connection(self.mount, wanted)
-        self.ledger = Ledger.create(os.path.join(self.directory, "ledger"), minor, features)
+        try:
+            self.ledger = Ledger.create(os.path.join(self.directory, "ledger"), minor, features)
+            self._attach()
+            self._interpose()
+        except BaseException:
+            self.give_up()
+            raise
         if self._survivor and self.mount.on_crash == "resume":
+            notify.store(REQUESTS, self.ledger.requests.fd)
             notify.store(CONNECTION, self.fd)
-        self._attach()
-        self._interpose()
 
     @property
     def _survivor(self) -> bool:
         return hasattr(self.fs, "restore")
 
     def _attach(self) -> None:
-        self.record = WorkerRecord(self.ledger, self.fd)
+        self.lanes = Lanes(self.ledger)
         if self._survivor:
-            self.fs.attach(self.record, self.descriptors)
+            record = WorkerRecord(self.ledger, self.lanes, self.fd)
+            self.fs.attach(record, self.descriptors)
         else:
             self.fs.init()
 
     def _interpose(self) -> None:
         trusted = type(self.fs).__module__.startswith("fused.filesystems.")
-        self.interposer = Interposer(self.fs, self.ledger, trusted, self._damaged)
-        self.record.interposer = self.interposer
+        self.interposer = Interposer(self.fs, self.ledger, self.lanes, trusted, self._damaged)
         self.session = Session(
             self.interposer, self.fd, self.mount.threads or self.features.threads
         )
@@ -99,13 +107,13 @@ class Service:
             mountinfo.abort(mount.minor)
             mountinfo.detach(self.mount.mountpoint)
         notify.unstore(CONNECTION)
+        notify.unstore(REQUESTS)
         os.close(self.fd)
 
     def conduct(self) -> None:
         """The conductor: from attached to serving, then watch."""
         try:
-            self.session.learn_buffers()
-            self.interposer.buffers = self.session.buffers
+            self.lanes.assign(self.session.learn_buffers())
             if self.heir is not None:
                 takeover.serve_resent(self.heir, self.session, self.interposer, self.fd)
             else:
@@ -117,7 +125,7 @@ class Service:
             self.fail(str(error))
         except BaseException as error:
             log.critical("the worker's conductor failed", exc_info=error)
-            self.fail(repr(error))
+            self.fail(repr(error), EX_SOFTWARE)
 
     def _ready(self) -> None:
         took = time.monotonic() - self.begun
@@ -131,9 +139,9 @@ class Service:
         else:
             log.info("%s", what)
 
-    # -- the way out -------------------------------------------------------------------------------
+    # -- the way out -----------------------------------------------------------------------------
 
-    def fail(self, sentence: str) -> None:
+    def fail(self, sentence: str, status: int = 1) -> NoReturn:
         """The mount cannot go on in this process: say why, and end."""
         self.ledger.set_error(sentence)
         self.ledger.set_state(State.FAILED)
@@ -141,7 +149,7 @@ class Service:
         notify.notify(f"STATUS={sentence.splitlines()[0]}")
         if self.heir is None:
             self.give_up()
-        os._exit(1)
+        os._exit(status)
 
     def _damaged(self, sentence: str) -> None:
         """The ledger cannot be trusted any more: have the successor make the mount afresh."""
@@ -178,6 +186,8 @@ def serve(mount: MountSpec, directory: str) -> int:
     """Bring `mount` into service and serve it; returns when the connection has ended."""
     faulthandler.enable()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # llfuse sends it to its threads in the end
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # llfuse's, to wake its threads at the end
     worker_log.set_up(mount.name, mount.type, mount.log_level)
     notify.notify(f"STATUS=starting {mount.type} on {mount.mountpoint}")
     service = _bring_up(mount, directory)

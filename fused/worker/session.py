@@ -3,14 +3,15 @@
 llfuse is unpatched.  It is given a throw-away mount, left once the handshake there is done, and
 its descriptor is then replaced: first by one end of a socket pair, whose other end is ours to feed
 requests through, then by the connection itself.  The stand-in serves three ends: the worker asks
-itself for the root's attributes before it says READY; the requests of a dead predecessor are served
-one by one before all others; and while every thread waits in read(2), /proc tells the address of
-its request buffer, so that handlers see what llfuse hides of a request (its `unique`, its flags).
+itself for the root's attributes before it says READY; the requests of a dead predecessor are
+served one by one before all others; and while every thread waits in read(2), /proc tells the
+address of its request buffer, so that handlers see what llfuse hides of a request (its `unique`,
+its flags).
 """
 
 import contextlib
-import errno
-import fcntl
+import ctypes
+import mmap
 import os
 import socket
 import struct
@@ -21,14 +22,31 @@ import llfuse
 
 from fused import mountinfo
 from fused.errors import WorkerFailed
+from fused.ledger import requests
 from fused.worker import connection as wire
 
+M_MMAP_THRESHOLD, LARGE_OBJECT = -3, 32 << 20  # mallopt(3)
 READ, READDIR = 15, 28  # opcodes
 LARGEST_REPLY = 128 << 10  # that the stand-in is asked to carry
 READ_SYSCALLS = ("0", "63")  # x86-64; aarch64 and riscv64
 OWN = 1 << 62  # the `unique` of requests that do not come from the kernel
 ANSWER_LIMIT = 10.0  # seconds for the root to answer
-_WAKE = wire.IN_HEADER.pack(48, 2, 1 << 62, 1, 0, 0, 0, 0, 0) + struct.pack("<Q", 0)  # forget nothing
+_WAKE = wire.IN_HEADER.pack(48, 2, 1 << 62, 1, 0, 0, 0, 0, 0) + struct.pack(
+    "<Q", 0
+)  # forget nothing
+
+
+_mallopt, _malloc, _free = (getattr(ctypes.CDLL(None), n) for n in ("mallopt", "malloc", "free"))
+_malloc.restype = ctypes.c_void_p
+_free.argtypes = (ctypes.c_void_p,)
+
+
+def _give_buffers_pages_of_their_own() -> None:
+    """Have malloc(3) mmap whatever is as large as a request buffer, by plugging larger holes."""
+    _mallopt(M_MMAP_THRESHOLD, requests.BYTES // 2)
+    while (address := _malloc(requests.BYTES)) % mmap.PAGESIZE != requests.HEAD:
+        pass
+    _free(address)
 
 
 class _Attached(Exception):
@@ -57,7 +75,6 @@ class Session:
 
     def __init__(self, operations: llfuse.Operations, fd: int, threads: int) -> None:
         self._fd, self._threads = fd, threads
-        self.buffers: dict[int, int] = {}  # native thread id -> address of its request buffer
         self._number = self._attach(operations)
         self._standin, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for sock in (self._standin, theirs):
@@ -87,6 +104,7 @@ class Session:
 
     def serve(self) -> None:
         """Process requests until the connection ends (ENODEV: unmounted or aborted)."""
+        _give_buffers_pages_of_their_own()
         llfuse.main(workers=self._threads, handle_signals=False)
 
     def waiting_threads(self) -> dict[int, int]:
@@ -102,80 +120,49 @@ class Session:
                 found[int(task)] = int(call[2], 16)
         return found
 
-    def learn_buffers(self) -> None:
-        """Wait until every thread waits for a request, and note where its buffer is."""
+    def learn_buffers(self) -> dict[int, int]:
+        """Wait until every thread waits for a request: by native id, where its buffer is."""
         deadline = time.monotonic() + ANSWER_LIMIT
-        while len(self.buffers) < self._threads:
+        while len(buffers := self.waiting_threads()) < self._threads:
             if time.monotonic() > deadline:
                 raise WorkerFailed("cannot attach llfuse: its threads do not read requests")
-            self.buffers = self.waiting_threads()
             time.sleep(0.0002)
+        _mallopt(M_MMAP_THRESHOLD, LARGE_OBJECT)
+        return buffers
 
-    def ask(self, request: bytes, timeout: float | None = None) -> bytes | None:
-        """Have llfuse serve one request; its reply, or None for a request that has none.
+    def ask(self, request: bytes, timeout: float | None = None) -> list[bytes]:
+        """Have llfuse serve one request: its reply, last, unless it is one that has none.
 
+        Replies before it belong to interrupts (libfuse answers them when it likes).
         WorkerFailed when nothing has come after `timeout` seconds."""
-        _, opcode, *_ = wire.IN_HEADER.unpack_from(request)
+        _, opcode, unique, *_ = wire.IN_HEADER.unpack_from(request)
         if opcode == READDIR and struct.unpack_from("<I", request, 56)[0] > LARGEST_REPLY:
             request = request[:56] + struct.pack("<I", LARGEST_REPLY) + request[60:]
         self._standin.settimeout(timeout)
         self._standin.send(request)
+        replies: list[bytes] = []
         if opcode in wire.NO_REPLY_OPCODES:
-            return None
+            return replies
         try:
-            return self._standin.recv(LARGEST_REPLY * 2)
+            while not replies or wire.OUT_HEADER.unpack_from(replies[-1])[2] != unique:
+                replies.append(self._standin.recv(LARGEST_REPLY * 2))
         except TimeoutError:
             raise WorkerFailed(f"the file system did not answer within {timeout:.0f} s") from None
+        return replies
 
     def ask_root(self) -> None:
         """Ask for the root's attributes.  WorkerFailed when the answer is an error or none."""
         header = wire.IN_HEADER.pack(56, wire.GETATTR_OPCODE, OWN, 1, 0, 0, 0, 0, 0)
-        reply = self.ask(header + bytes(16), ANSWER_LIMIT)
-        assert reply is not None
+        reply = self.ask(header + bytes(16), ANSWER_LIMIT)[-1]
         _, error, _ = wire.OUT_HEADER.unpack_from(reply)
         if error:
             raise WorkerFailed(f"the root directory answers {os.strerror(-error)!r}")
 
     def connect(self) -> None:
-        """Put the connection in the stand-in's place; from here on the kernel feeds the threads."""
+        """Put the connection in the stand-in's place: now the kernel feeds the threads."""
         while len(self.waiting_threads()) < self._threads:
             time.sleep(0.0001)
         os.dup2(self._fd, self._number, inheritable=False)
         for _ in range(self._threads):  # each takes one and reads the connection next
             self._standin.send(_WAKE)
         self._standin.close()
-
-    def quiescent(self) -> bool:
-        """Whether nothing is on its way: the kernel queues nothing and every thread waits."""
-        return wire.idle(self._fd) and len(self.waiting_threads()) == self._threads
-
-
-def read_resent(fd: int) -> tuple[list[bytes], list[bytes]]:
-    """Ask the kernel for what was read and not answered (FUSE_NOTIFY_RESEND) and read all of it.
-
-    Returns the requests in their order, and what else was read on the way.  OSError EINVAL from a
-    kernel before 6.9; ENODEV when the connection has ended.
-    """
-    wire.resend(fd)
-    resent: list[bytes] = []
-    others: list[bytes] = []
-    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NONBLOCK)
-    try:
-        while True:
-            try:
-                request = os.read(fd, wire.MAX_WRITE + 4096)
-            except OSError as error:
-                if error.errno == errno.EAGAIN:
-                    break
-                if error.errno in (errno.EINTR, errno.ENOENT):  # ENOENT: its client has gone
-                    continue
-                raise
-            _, opcode, unique, *_ = wire.IN_HEADER.unpack_from(request)
-            (resent if unique & wire.RESENT else others).append(request)
-            if not unique & wire.RESENT and opcode not in wire.NO_REPLY_OPCODES:
-                break
-    finally:
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
-    return resent, others
-

@@ -1,6 +1,5 @@
 """The clean end of a mount: unmount it while it is still served."""
 
-import errno
 import logging
 import subprocess
 import time
@@ -56,6 +55,6 @@ def _umount(mountpoint: str, deadline: float) -> bool:
 
 
 def _users(mount: MountSpec, minor: int) -> str:
-    from fused.manager.holders import holders
+    from fused.holders import holders
 
     return ", ".join(str(holder) for holder in holders(minor)) or "nobody that can be seen"

@@ -1,12 +1,13 @@
 """Going on with the connection of a dead worker.
 
-Order matters, because this process may be killed as well, at any point: first the kernel is asked for
-the requests that were read and not answered, then what their lost replies had counted is taken
+Order matters, because this process may be killed as well, at any point: first the kernel is asked
+for the requests that were read and not answered, then what their lost replies had counted is taken
 back, then the file system is restored, and then these requests are served, one by one, before all
 others.  Until a request is answered its slot in the ledger stays.
 """
 
 import errno
+import fcntl
 import logging
 import os
 import struct
@@ -16,13 +17,13 @@ import llfuse
 from llfuse import FUSEError
 
 from fused.errors import WorkerFailed
-from fused.ledger import layout as at
-from fused.ledger.layout import OPERATIONS
+from fused.ledger.layout import OPERATIONS, SLOTS
 from fused.ledger.writer import Ledger, Unfinished
 from fused.spec import MountSpec
 from fused.worker import connection as wire
-from fused.worker.interposer import MASK, Interposer
-from fused.worker.session import LARGEST_REPLY, READ, Session, read_resent
+from fused.worker.interposer import Interposer
+from fused.worker.lanes import MASK, OWN_SLOT
+from fused.worker.session import LARGEST_REPLY, READ, Session
 
 log = logging.getLogger("fused.worker")
 POISON_ATTEMPTS = 3
@@ -37,8 +38,8 @@ class Inheritance(NamedTuple):
     lost: dict[int, Unfinished]
 
 
-def inherit(mount: MountSpec, fs: Any, fd: int, path: str) -> Inheritance:
-    """Take over `fd` and the ledger at `path`.
+def inherit(mount: MountSpec, fs: Any, fd: int, path: str, requests: int | None) -> Inheritance:
+    """Take over the connection `fd`, the ledger at `path`, and its request buffers.
 
     WorkerFailed or LedgerDamaged when the mount cannot go on: it has to be made afresh."""
     if mount.on_crash != "resume":
@@ -48,17 +49,61 @@ def inherit(mount: MountSpec, fs: Any, fd: int, path: str) -> Inheritance:
     if not wire.alive(fd):
         raise WorkerFailed("the connection was aborted")
     try:
-        ledger = Ledger.adopt(path)
+        ledger = Ledger.adopt(path, requests)
     except FileNotFoundError:
         raise WorkerFailed("its ledger is gone") from None
     if not ledger.features & wire.HAS_RESEND:
         raise WorkerFailed("the kernel cannot deliver requests again (Linux 6.9 can)")
-    resent, others = read_resent(fd)
+    for number in range(SLOTS):
+        _finish_forget(ledger, number)
+    resent, others = _read_again(ledger, fd)
     again = {_unique(request) & MASK for request in resent}
     lost = {unique: notes for unique, notes in ledger.unfinished().items() if unique in again}
     for notes in lost.values():
         ledger.take_back(notes)
     return Inheritance(ledger, resent, others, lost)
+
+
+def _finish_forget(ledger: Ledger, number: int) -> None:
+    """If a slot's buffer holds a FORGET, do what is not done of it: the kernel sends it once."""
+    message = ledger.requests[number]
+    items = wire.forgets(message)
+    if items is not None:
+        ledger.finish_forget(number, message[8:16].cast("Q")[0], items)
+
+
+def _read_again(ledger: Ledger, fd: int) -> tuple[list[bytes], list[bytes]]:
+    """Ask the kernel for what was read and not answered (FUSE_NOTIFY_RESEND) and read all of it.
+
+    Returns these requests in their order, and what else was read on the way but FORGETs, which
+    are carried out at once.  ENODEV when the connection has ended."""
+    wire.resend(fd)
+    resent: list[bytes] = []
+    others: list[bytes] = []
+    buffer = ledger.requests[OWN_SLOT]
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+    try:
+        while True:
+            try:
+                length = os.readv(fd, [buffer])
+            except OSError as error:
+                if error.errno == errno.EAGAIN:
+                    break
+                if error.errno in (errno.EINTR, errno.ENOENT):  # ENOENT: its client has gone
+                    continue
+                raise
+            if wire.forgets(buffer) is not None:
+                _finish_forget(ledger, OWN_SLOT)
+                continue
+            request = bytes(buffer[:length])
+            _, opcode, unique, *_ = wire.IN_HEADER.unpack_from(request)
+            (resent if unique & wire.RESENT else others).append(request)
+            if not unique & wire.RESENT and opcode != wire.INTERRUPT:
+                break
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+    return resent, others
 
 
 def _unique(request: bytes) -> int:
@@ -72,12 +117,12 @@ def serve_resent(heir: Inheritance, session: Session, interposer: Interposer, fd
         _, opcode, unique, *_ = wire.IN_HEADER.unpack_from(request)
         notes = heir.lost.get(unique & MASK)
         if notes is not None and notes.attempts + notes.running >= POISON_ATTEMPTS:
-            reply: bytes | None = _poisoned(interposer, notes, unique)
+            replies = [_poisoned(interposer, notes, unique)]
         elif opcode == READ and struct.unpack_from("<I", request, 56)[0] > LARGEST_REPLY:
-            reply = _read(interposer, request)
+            replies = [_read(interposer, request)]
         else:
-            reply = session.ask(request)
-        if reply is not None:
+            replies = session.ask(request)
+        for reply in replies:
             try:
                 os.write(fd, reply)
             except OSError as error:
@@ -89,8 +134,8 @@ def _poisoned(interposer: Interposer, notes: Unfinished, unique: int) -> bytes:
     """A request that has ended or stuck its worker each time: it gets EIO, the mount lives on."""
     name = OPERATIONS[notes.operation] if notes.operation < len(OPERATIONS) else "request"
     log.error("%s has ended its worker %d times: it is answered EIO", name, POISON_ATTEMPTS)
-    interposer.lost.pop(notes.unique, None)
-    interposer.ledger.slot(notes.slot)[at.SINCE_NS] = 0
+    interposer.lanes.lost.pop(notes.unique, None)
+    interposer.ledger.clear_slot(notes.slot)
     return wire.OUT_HEADER.pack(16, -errno.EIO, unique)
 
 
@@ -98,7 +143,7 @@ def _read(interposer: Interposer, request: bytes) -> bytes:
     """A read whose reply would not fit through the stand-in's socket."""
     fh, offset, size = struct.unpack_from("<QQI", request, 40)
     unique = _unique(request)
-    interposer.new_lane(memoryview(bytearray(request.ljust(128, b"\0"))))
+    interposer.ledger.requests[OWN_SLOT][: len(request)] = request
     try:
         with llfuse.lock:
             data = bytes(interposer.read(fh, offset, size))

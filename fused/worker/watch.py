@@ -1,6 +1,6 @@
-"""The conductor's second job: that requests move, and that lookup counts are exact.
+"""The conductor's second job: to see that requests move.
 
-The supervisor is fed while they move.  A handler that is stuck for longer than the mount's
+The supervisor is fed while they do.  A handler that is stuck for longer than the mount's
 `watchdog` is named in the log with all stacks, and the supervisor is asked to end this worker; the
 request goes to the successor.
 """
@@ -9,8 +9,6 @@ import faulthandler
 import logging
 import time
 from typing import TYPE_CHECKING
-
-import llfuse
 
 from fused import notify
 from fused.ledger import layout as at
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from fused.worker.service import Service
 
 log = logging.getLogger("fused.worker")
-BATCH = 500  # inodes that the audit asks about at once
 
 
 class Watch:
@@ -40,6 +37,8 @@ class Watch:
         since = words[start + at.SINCE_NS : end : at.SLOT_WORDS].tolist()
         oldest = min((ns for ns in since if ns), default=0)
         stuck = (time.monotonic_ns() - oldest) / 1e9 if oldest else 0.0
+        if not self._limit:
+            return
         if stuck > self._limit:
             slot = start + since.index(oldest) * at.SLOT_WORDS
             name = OPERATIONS[words[slot + at.OPERATION] & 0xFF]
@@ -64,63 +63,9 @@ class Watch:
         notify.notify(f"STATUS={sentence}", "WATCHDOG=trigger")
 
 
-class Audit:
-    """After a takeover: inodes whose FORGET died with the predecessor are dropped.
-
-    The kernel is asked about every inode in the ledger.  One that it does not know, twice with a
-    second and more between, unchanged meanwhile, and both times with nothing on its way, is not
-    known; nothing else may be concluded, for a reply or a FORGET may be on its way.
-    """
-
-    def __init__(self, service: "Service") -> None:
-        self._service = service
-        self._inodes = service.ledger.inodes
-        self._unasked = list(self._inodes) if service.heir else []
-        self._suspects: dict[int, int] = {}  # node -> count
-        self._asked = 0.0
-
-    def tick(self) -> None:
-        """Go on with the audit; short."""
-        if self._unasked:
-            batch, self._unasked = self._unasked[:BATCH], self._unasked[BATCH:]
-            for node in batch:
-                if not wire.known_to_kernel(self._service.fd, node):
-                    self._suspects[node] = self._inodes.count(node)
-            self._asked = time.monotonic()
-        elif self._suspects and time.monotonic() > self._asked + 1:
-            with llfuse.lock:
-                self._drop()
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._unasked)
-
-    def _drop(self) -> None:
-        session, fd = self._service.session, self._service.fd
-        if not session.quiescent():
-            return
-        gone = [
-            (node, count)
-            for node, count in self._suspects.items()
-            if self._inodes.count(node) == count and not wire.known_to_kernel(fd, node)
-        ]
-        if session.quiescent():
-            for node, count in gone:
-                self._inodes.decrement(node, count)
-            self._service.fs.forget(gone)
-            self._suspects.clear()
-            if gone:
-                log.info("%d inodes were forgotten while no worker served", len(gone))
-
-
 def watch(service: "Service") -> None:
     """Watch until the process ends."""
-    watch_, audit = Watch(service), Audit(service)
-    interval = min(1.0, service.mount.watchdog / 4)
-    due = 0.0
+    watch_ = Watch(service)
     while True:
-        if time.monotonic() >= due:
-            watch_.tick()
-            due = time.monotonic() + interval
-        audit.tick()
-        time.sleep(0.01 if audit.busy else min(interval, 0.25))
+        watch_.tick()
+        time.sleep(min(1.0, service.mount.watchdog / 4) if service.mount.watchdog else 1.0)

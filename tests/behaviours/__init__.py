@@ -46,6 +46,7 @@ TOPICS = (
     ownership,
     times,
     data,
+    appending,
     truncation,
     files,
     sparse,

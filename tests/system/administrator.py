@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from machine import Machine, wait_until
+from system.machine import Machine, wait_until
 
 CONFIG = """\
 defaults:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from administrator import CONFIG, MOUNTS, SOURCES, Fused
-from machine import Machine, booted
+
+from system.administrator import CONFIG, MOUNTS, SOURCES, Fused
+from system.machine import Machine, booted
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _running() -> Iterator[Fused]:
     with booted() as machine:
         machine.install(str(Path(__file__).parents[2]))
@@ -58,3 +59,4 @@ def _repair(fused: Fused) -> None:
     for mountpoint in fused.mounted():
         run("umount", "-l", mountpoint, check=False)
     run("systemctl", "start", "fused.socket", "fused.service", check=False, timeout=90)
+    run("fusedctl", "mount", *MOUNTS, check=False, timeout=90)

@@ -1,8 +1,8 @@
 """A Debian with systemd as PID 1, booted from this machine's own root file system.
 
 An overlay with its upper half on a tmpfs lies over `/`, and systemd-nspawn boots what it shows.
-Both live in a mount namespace and in cgroups of their own, and nspawn dies with the process that
-started it: whatever happens to the tests, nothing of the machine stays behind.
+All live in mount and PID namespaces and in cgroups of their own, which end with the process that
+made them: whatever happens to the tests, nothing of the machine runs on or stays mounted.
 """
 
 import contextlib
@@ -22,12 +22,13 @@ mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/r
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs -o mode=755 nspawn /run/systemd/nspawn
 while
-    setpriv --pdeathsig KILL systemd-nspawn --directory="$1/root" --boot --machine=fused-test \\
+    systemd-nspawn --directory="$1/root" --boot --machine=fused-test \\
         --quiet --register=no --keep-unit --private-network --link-journal=no --bind=/dev/fuse \\
-        --console=read-only
+        --console=read-only --system-call-filter=open_by_handle_at
     [ $? = 133 ]  # the machine wants to be rebooted
 do :; done
 """
+CONTROLLERS = ("memory", "devices")
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
@@ -39,8 +40,8 @@ ENVIRONMENT = {
 class Machine:
     """The running machine.  Every command has a limit, inside as well as outside."""
 
-    def __init__(self, launcher: int, root: str) -> None:
-        self._launcher = launcher
+    def __init__(self, unshare: int, root: str) -> None:
+        self._unshare = unshare
         self._root = root
         self._expected: set[str] = set()
 
@@ -102,7 +103,7 @@ class Machine:
         """Install the clone at `source` and do what a package's scripts would do then."""
         make = ["make", "-C", source, "install", f"DESTDIR={self._root}"]
         done = subprocess.run(
-            ["nsenter", "-t", str(self._launcher), "-m", "--", *make],
+            ["nsenter", "-t", str(_child(self._unshare)), "-m", "-p", "--", *make],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -123,7 +124,7 @@ class Machine:
     def wait_for_boot(self) -> None:
         """Return when the machine is up."""
         wait_until(lambda: self._state() in ("running", "degraded"), 90, "the machine to boot")
-        self._own_memory_controller()
+        self._own_controllers()
 
     def learn_failures(self) -> None:
         """Take the units that have failed by now as none of our business."""
@@ -134,16 +135,18 @@ class Machine:
             return "off"
         return self.run("systemctl", "is-system-running", check=False).stdout.strip()
 
-    def _own_memory_controller(self) -> None:
-        # Beside a cgroup v1 memory controller nspawn shows it read-only, and MemoryMax= is void.
-        controller = "/sys/fs/cgroup/memory"
-        remount = ["mount", "-o", "remount,bind,rw", controller]
-        if self.run(*remount, check=False).returncode == 0:
-            self.run("systemctl", "daemon-reexec")
+    def _own_controllers(self) -> None:
+        # nspawn shows cgroup v1 controllers read-only: MemoryMax= and DeviceAllow= would be void.
+        for name in CONTROLLERS:
+            remount = ["mount", "-o", "remount,bind,rw", f"/sys/fs/cgroup/{name}"]
+            self.run(*remount, check=False)
+        self.run("systemctl", "daemon-reexec")
 
     def _leader(self) -> int | None:
-        nspawn = _child(self._launcher)
-        return _child(nspawn) if nspawn else None
+        pid: int | None = self._unshare
+        for _ in ("sh", "nspawn", "systemd"):
+            pid = pid and _child(pid)
+        return pid
 
     def _enter(self) -> list[str]:
         leader = self._leader()
@@ -175,9 +178,9 @@ def booted() -> Iterator[Machine]:
         tempfile.TemporaryDirectory(prefix="fused-machine-") as base,
         tempfile.TemporaryFile("w+") as console,
         _cgroups(f"fused-test-{os.getpid()}") as cgroups,
-        _launcher(base, console, cgroups) as launcher,
+        _unshare(base, console, cgroups) as unshare,
     ):
-        machine = Machine(launcher.pid, f"{base}/root")
+        machine = Machine(unshare.pid, f"{base}/root")
         try:
             machine.wait_for_boot()
         except AssertionError as error:
@@ -187,17 +190,18 @@ def booted() -> Iterator[Machine]:
         yield machine
         machine.run("systemctl", "poweroff", check=False)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            launcher.wait(60)
+            unshare.wait(60)
 
 
 @contextlib.contextmanager
-def _launcher(
-    base: str, console: IO[str], cgroups: list[str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    join = "".join(f'echo $$ > "{path}/cgroup.procs"\n' for path in cgroups)
-    own = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
+def _unshare(base: str, console: IO[str], cgroups: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    join = "".join(f'echo 0 > "{path}/cgroup.procs"\n' for path in cgroups)
+    namespaces = ["--mount", "--propagation=private", "--pid", "--mount-proc", "--fork"]
     with subprocess.Popen(
-        [*own, "sh", "-c", join + LAUNCH, "sh", base],
+        [
+            *("setpriv", "--pdeathsig=KILL", "unshare", *namespaces, "--kill-child=KILL"),
+            *("sh", "-c", join + LAUNCH, "sh", base),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=console,
         stderr=subprocess.STDOUT,
@@ -210,13 +214,13 @@ def _launcher(
 
 @contextlib.contextmanager
 def _cgroups(name: str) -> Iterator[list[str]]:
-    """A cgroup of our own in each hierarchy that systemd manages or limits memory with."""
+    """A cgroup of our own in systemd's hierarchies and those of CONTROLLERS."""
     paths = []
     with open("/proc/self/mountinfo") as file:
         for line in file:
             fields, _, rest = line.partition(" - ")
             kind, _, options = rest.split()[:3]
-            wanted = {"name=systemd", "memory"} & set(options.split(","))
+            wanted = {"name=systemd", *CONTROLLERS} & set(options.split(","))
             if kind == "cgroup2" or (kind == "cgroup" and wanted):
                 paths.append(os.path.join(fields.split()[4], name))
     for path in paths:

@@ -3,17 +3,20 @@
 import json
 
 import pytest
-from administrator import CONFIG, MOUNTS, Fused
-from machine import Machine, wait_until
+
+from system.administrator import CONFIG, MOUNTS, Fused
+from system.machine import Machine, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534")
 
 
 def test_enable_brings_up_the_autostart_mounts_and_no_others(fused: Fused) -> None:
-    for unit in ("fused.service", "fused.socket", "fused.target"):
-        assert fused.machine.show(unit, "ActiveState") == "active"
-        assert fused.machine.output("systemctl", "is-enabled", unit) == "enabled"
+    units = ("fused.service", "fused.socket", "fused.target")
+    fused.machine.run("systemctl", "is-enabled", *units)
+    # `enable --now` waits for the service alone.
+    active = ("systemctl", "is-active", "--quiet", *units)
+    wait_until(lambda: fused.machine.run(*active, check=False).returncode == 0, 10, "the units")
     assert [fused.state(name) for name in MOUNTS] == ["active"] * len(MOUNTS)
     assert fused.state("later") == "inactive"
     assert fused.machine.output("cat", "/mnt/hello/message") == "hello world"
@@ -111,7 +114,7 @@ def test_umount_ends_the_worker_in_peace(fused: Fused) -> None:
 
 def test_stopping_the_target_unmounts_everything(fused: Fused) -> None:
     fused.machine.run("systemctl", "stop", "fused.target")
-    assert fused.mounted() == set()
+    wait_until(lambda: not fused.mounted(), 20, "the mounts to go")
     fused.ctl("mount", *MOUNTS)
     fused.machine.run("systemctl", "start", "fused.target")
 
@@ -122,7 +125,7 @@ def test_busy_unmount_is_refused_and_names_who_is_there(fused: Fused) -> None:
         pid = process.stdout.readline().strip()
         status, text = fused.ctl("unmount", "scratch", check=False)
         assert status == 1
-        assert f"cat({pid})" in text
+        assert f"cat({pid}: cwd)" in text
         assert fused.status("scratch")["state"] == "serving"
         fused.machine.run("touch", "/mnt/scratch/alive")
     fused.machine.run("rm", "/mnt/scratch/alive")
@@ -136,7 +139,7 @@ def test_stop_of_a_busy_mount_waits_then_detaches(fused: Fused) -> None:
         assert "/mnt/scratch" not in fused.mounted()
         assert fused.state("scratch") == "inactive"
     log = fused.machine.output("journalctl", "-q", "-b", "-u", "fused@scratch", "-n", "20")
-    assert f"cat({pid})" in log
+    assert f"cat({pid}: cwd)" in log
     fused.machine.run("systemctl", "start", "fused@scratch")
 
 
@@ -159,6 +162,15 @@ def test_a_drop_in_limits_memory(fused: Fused) -> None:
     run("systemctl", "daemon-reload")
 
 
+def test_device_nodes_can_be_made_and_used_though_the_worker_may_open_none(fused: Fused) -> None:
+    machine = fused.machine
+    for name in ("scratch", "mirror", "plain"):
+        node = f"/mnt/{name}/zero"
+        machine.run("mknod", node, "c", "1", "5")
+        machine.run("dd", f"if={node}", "of=/dev/null", "bs=4k", "count=1")
+        machine.run("rm", node)
+
+
 def test_another_unit_can_require_a_mount(fused: Fused) -> None:
     machine = fused.machine
     machine.run("systemctl", "stop", "fused@hello")
@@ -178,6 +190,7 @@ def test_the_machine_boots_with_its_mounts_and_goes_down_in_order(fused: Fused) 
     assert machine.failed() == set()
     assert [fused.state(name) for name in MOUNTS] == ["active"] * len(MOUNTS)
     assert machine.output("cat", "/mnt/plain/file") == "kept"
+    machine.run("rm", "/mnt/plain/file")
     entered = "ActiveEnterTimestampMonotonic"
     reached = int(machine.show("remote-fs.target", entered))
     assert all(int(machine.show(f"fused@{name}.service", entered)) < reached for name in MOUNTS)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MOUNTPOINTS = {str(ROOT / "run/mnt" / name) for name in ("static", "memory", "passthrough")}
+MOUNTPOINTS = {str(ROOT / "run/mnt" / name) for name in ("hello", "scratch", "mirror")}
 
 
 class Terminal:

@@ -46,6 +46,10 @@ SYNTAX = {
     ),
     "unknown alias": ("mounts: *a\n", ["1:9: syntax: found undefined alias"]),
     "deep": ("[" * 100_000, ["1:100: syntax: nested deeper than 100 levels"]),
+    "deep through aliases": (
+        "a0: &a0 []\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 10_000)),
+        ["99:6: a99[0]: nested deeper than 100 levels"],
+    ),
     "alias bomb": (
         "a: &a0 [1,1,1,1,1,1,1,1,1,1]\n"
         + "".join(f"b{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30)),

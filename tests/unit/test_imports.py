@@ -17,7 +17,7 @@ OUTSIDE = {
     "asyncvarlink": {"control"},
     "yaml": {"config"},
     "pydantic": {"config", "filesystems", "control"},
-    "click": {"cli", "__main__"},
+    "click": {"cli", "manager"},
     "rich": {"cli"},
     "systemd": {"worker", "manager"},
 }
@@ -27,18 +27,22 @@ INSIDE: dict[str, set[str]] = {
     "spec": set(),
     "notify": set(),
     "mountinfo": {"errors"},
+    "holders": {"mountinfo"},
     "ledger": {"errors"},
     "control": {"errors"},
     "cli": {"control", "errors"},
     "filesystems": {"errors", "ledger", "notify"},
     "config": {"errors", "spec", "filesystems"},
-    "worker": {"errors", "spec", "notify", "mountinfo", "ledger", "filesystems", "config"},
+    "worker": {
+        *("errors", "spec", "notify", "mountinfo", "holders", "ledger"),
+        *("filesystems", "config"),
+    },
     "launcher": {"errors", "spec", "notify", "mountinfo"},
     "manager": {
-        *("errors", "spec", "notify", "mountinfo", "ledger"),
-        *("control", "filesystems", "config", "launcher"),
+        *("errors", "spec", "notify", "mountinfo", "holders", "ledger"),
+        *("control", "cli", "filesystems", "config", "launcher"),
     },
-    "__main__": {"errors", "config", "worker", "launcher", "manager"},
+    "__main__": {"worker", "manager"},
 }
 MODULES = sorted((ROOT / "fused").rglob("*.py"))
 

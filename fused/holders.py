@@ -47,7 +47,7 @@ class _Namespace:
         return _inside(path, best) if wanted else None
 
 
-def find(minor: int) -> list[Holder]:
+def holders(minor: int) -> list[Holder]:
     """The processes that use the mount with device number 0:`minor`, in any mount namespace, and
     the mounts below it in this one."""
     found = [Holder(0, "mount", (f"{path} is mounted below",)) for path in _mounts_below(minor)]

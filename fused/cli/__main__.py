@@ -1,0 +1,5 @@
+"""`python -m fused.cli` is fusedctl."""
+
+from fused.cli import main
+
+main()

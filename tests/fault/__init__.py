@@ -1,0 +1,1 @@
+"""Faults: workers are killed while programs work on their mounts."""

@@ -1,0 +1,1 @@
+"""fused on a machine with systemd, installed as its users do it."""
