@@ -11,7 +11,6 @@ import errno
 import os
 import select
 import struct
-import subprocess
 
 from fused import mountinfo
 from fused.errors import WorkerFailed
@@ -43,7 +42,19 @@ _MOUNT_FLAGS = {
 }  # fmt: skip
 _UNSET_FLAGS = {"rw", "suid", "dev", "exec", "async", "atime", "diratime"}
 
+CLONE_NEWNS = 0x20000
+MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def enter_private_mount_namespace() -> None:
+    """Let the calling thread see and make mounts that nobody else sees (unshare(2)).  OSError."""
+    if (
+        _libc.unshare(CLONE_NEWNS) != 0
+        or _libc.mount(b"none", b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None) != 0
+    ):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def open_connection(spec: MountSpec, wanted: int) -> tuple[int, int, int]:
@@ -103,6 +114,8 @@ def _prepare_mountpoint(spec: MountSpec) -> None:
 
 def _is_dead(place: str) -> bool:
     """Whether a mount has lost its server for good.  One that hangs has not."""
+    import subprocess
+
     command = ["stat", "--file-system", "--format=", place]
     try:
         result = subprocess.run(

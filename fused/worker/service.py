@@ -48,6 +48,7 @@ class Service:
         self.features: Features = getattr(self.fs, "features", Features())
         self.heir: takeover.Inheritance | None = None
         self.ending = False
+        self._end = threading.Lock()
         self.ledger: Ledger
         self.interposer: Interposer
         self.session: Session
@@ -96,9 +97,8 @@ class Service:
     def _interpose(self) -> None:
         trusted = type(self.fs).__module__.startswith("fused.filesystems.")
         self.interposer = Interposer(self.fs, self.ledger, self.lanes, trusted, self._damaged)
-        self.session = Session(
-            self.interposer, self.fd, self.mount.threads or self.features.threads
-        )
+        threads = self.mount.threads or self.features.threads
+        self.session = Session(self.interposer, self.fd, threads)
 
     def give_up(self) -> None:
         """Abort the connection and detach the mount: nobody hangs on it."""
@@ -175,7 +175,12 @@ class Service:
         self.ended()
 
     def ended(self) -> None:
-        """The connection has ended: tidy up and end the process."""
+        """The mount has ended: tidy up and end the process.  Of several threads the first does."""
+        self._end.acquire()
+        try:
+            self.fs.destroy()
+        except Exception as error:
+            log.error("destroy() failed", exc_info=error)
         self.ledger.set_state(State.STOPPED)
         notify.notify("STOPPING=1", f"STATUS=unmounted {self.mount.mountpoint}")
         log.info("unmounted")
@@ -187,7 +192,6 @@ def serve(mount: MountSpec, directory: str) -> int:
     faulthandler.enable()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     signal.signal(signal.SIGUSR1, lambda *_: None)  # llfuse sends it to its threads in the end
-    signal.signal(signal.SIGUSR1, lambda *_: None)  # llfuse's, to wake its threads at the end
     worker_log.set_up(mount.name, mount.type, mount.log_level)
     notify.notify(f"STATUS=starting {mount.type} on {mount.mountpoint}")
     service = _bring_up(mount, directory)

@@ -15,12 +15,12 @@ import mmap
 import os
 import socket
 import struct
-import tempfile
+import threading
 import time
+from collections.abc import Iterator
 
 import llfuse
 
-from fused import mountinfo
 from fused.errors import WorkerFailed
 from fused.ledger import requests
 from fused.worker import connection as wire
@@ -66,6 +66,34 @@ def _fuse_descriptors() -> set[int]:
     return found
 
 
+@contextlib.contextmanager
+def _thrown_away(operations: llfuse.Operations) -> Iterator[None]:
+    """llfuse initialised on a mount that only a thread sees, and that ends with it: a worker that
+    is killed leaves nothing of it behind, and systemd never hears of it."""
+    mounted, done = threading.Event(), threading.Event()
+    problems: list[Exception] = []
+
+    def hold() -> None:
+        try:
+            wire.enter_private_mount_namespace()
+            llfuse.init(operations, "/tmp", {"fsname=fused-attach", "no_splice_read", "nonempty"})
+        except Exception as error:
+            problems.append(error)
+        mounted.set()
+        done.wait()
+
+    thread = threading.Thread(target=hold, name="throw-away mount", daemon=True)
+    thread.start()
+    mounted.wait()
+    try:
+        for problem in problems:
+            raise problem
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 class Session:
     """One llfuse, attached to `fd` (which stays ours) with that many threads.
 
@@ -86,21 +114,17 @@ class Session:
     def _attach(operations: llfuse.Operations) -> int:
         """Bring libfuse past its handshake; returns the number of its descriptor."""
         before = _fuse_descriptors()
-        directory = tempfile.mkdtemp(prefix="fused-")
         try:
             operations.init = _leave  # type: ignore[method-assign]
-            llfuse.init(operations, directory, {"fsname=fused-attach", "no_splice_read"})
-            with contextlib.suppress(_Attached):
-                llfuse.main(workers=1, handle_signals=False)
-            (number,) = _fuse_descriptors() - before
-            return number
-        except RuntimeError as error:
+            with _thrown_away(operations):
+                with contextlib.suppress(_Attached):
+                    llfuse.main(workers=1, handle_signals=False)
+                (number,) = _fuse_descriptors() - before
+                return number
+        except (RuntimeError, OSError) as error:
             raise WorkerFailed(f"cannot attach llfuse: {error}; is /dev/fuse usable?") from None
         finally:
             del operations.init
-            with contextlib.suppress(OSError):
-                mountinfo.detach(directory)
-            os.rmdir(directory)
 
     def serve(self) -> None:
         """Process requests until the connection ends (ENODEV: unmounted or aborted)."""

@@ -1,9 +1,9 @@
 """A client that knows what every one of its system calls has to answer.
 
 Each thread owns a directory and keeps a model of it: names, what they lead to, content, mode,
-attributes.  It does what a seeded generator says and compares: the result or the errno of each call,
-and the whole tree at the end.  On a file system that keeps its word nothing ever differs, whatever
-happens to its server.
+attributes.  It does what a seeded generator says and compares: the result or the errno of each
+call, and the whole tree at the end.  On a file system that keeps its word nothing ever differs,
+whatever happens to its server.
 """
 
 import errno
@@ -12,8 +12,10 @@ import os
 import random
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 NAMES = [b"a", b"b", b"c", b"d", b"e", b"f", b"long-" + b"x" * 200, b"\xff\xfe"]
 SLOW = 0.005  # seconds; calls that took longer are reported
@@ -51,11 +53,11 @@ class World:
 
     # -- one call, compared -------------------------------------------------------------------
 
-    def call(self, expected: int, function, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def call(self, expected: int, function: Callable[..., Any], *args: Any, **more: Any) -> Any:
         """Call it; it must fail with errno `expected`, or succeed for zero."""
         began = time.monotonic()
         try:
-            result = function(*args, **kwargs)
+            result = function(*args, **more)
             number = 0
         except OSError as error:
             result, number = None, error.errno or 0
