@@ -53,6 +53,7 @@ class Mount:
         self.statuses: list[str] = []
         self.stored: dict[str, int] = {}
         self._ready, self._heard = threading.Event(), threading.Event()
+        self._watchdog, self._fed = 0.0, 0.0  # seconds, zero for none; when it was fed last
         self._announced: list[str] = []
         self._read = 0
         directory.mkdir(mode=0o755)
@@ -85,6 +86,7 @@ class Mount:
         """Start a worker, a successor when descriptors are stored, and wait for READY=1."""
         self._ready.clear()
         self._hear_all()
+        self._watchdog = 0.0
         self.pid = self._spawn()
         wait_until(
             lambda: self._ready.is_set() or not self.alive(), limit, f"READY\n{self._log_text()}"
@@ -199,8 +201,14 @@ class Mount:
         assert self._heard.wait(5)
 
     def _listen(self) -> None:
+        self._socket.settimeout(0.1)
         while True:
-            data, ancillary, _, _ = self._socket.recvmsg(8192, socket.CMSG_SPACE(4 * 16))
+            if self._watchdog and time.monotonic() > self._fed + self._watchdog:
+                self._bite()
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(8192, socket.CMSG_SPACE(4 * 16))
+            except TimeoutError:
+                continue
             if data == b"END":
                 return
             if data == b"HEARD?":
@@ -221,6 +229,16 @@ class Mount:
             self.statuses.append(said["STATUS"])
         if said.get("READY") == "1":
             self._ready.set()
+        self._fed = time.monotonic()
+        self._watchdog = float(said.get("WATCHDOG_USEC", self._watchdog * 1e6)) / 1e6
+        if said.get("WATCHDOG") == "trigger":
+            self._bite()
+
+    def _bite(self) -> None:
+        """What systemd does when a watchdog expires or is triggered."""
+        self._watchdog = 0.0
+        if pid := self.pid:
+            os.kill(pid, signal.SIGABRT)
 
     def _forget(self, name: str) -> None:
         if name in self.stored:

@@ -74,13 +74,14 @@ def whole_count(word: int) -> bool:
 
 
 def handle_check(fh_word: int, node: int, flags: int) -> int:
-    """The last word of a handle's row."""
-    return crc32(b"%x %x %x" % (fh_word, node, flags))
+    """The last word of a handle's row; flipped bits in any word change it."""
+    return fh_word ^ node ^ flags ^ 0xA5A5A5A5
 
 
 def inode_crc(node: int, parent: int, meta: int, blob: bytes) -> int:
-    """The CRC word of an inode's row."""
-    return crc32(blob, crc32(b"%x %x %x" % (node, parent, meta)))
+    """The CRC word of an inode's row; a flipped bit in any of them changes it."""
+    mixed = node ^ parent << 1 ^ meta << 2
+    return crc32(blob, (mixed ^ mixed >> 32 ^ mixed >> 64) & 0xFFFFFFFF)
 
 
 def constants_crc(words: "list[int]") -> int:

@@ -47,6 +47,7 @@ class Service:
         self.mount = mount._replace(read_only=read_only)
         self.features: Features = getattr(self.fs, "features", Features())
         self.heir: takeover.Inheritance | None = None
+        self.resumable = False  # by a successor, if this worker ends now
         self.ending = False
         self._end = threading.Lock()
         self.ledger: Ledger
@@ -60,7 +61,7 @@ class Service:
         path = os.path.join(self.directory, "ledger")
         requests = self.descriptors.pop(REQUESTS, None)
         self.heir = takeover.inherit(self.mount, self.fs, self.fd, path, requests)
-        self.ledger = self.heir.ledger
+        self.ledger, self.resumable = self.heir.ledger, True
         self._attach()
         self.lanes.expect(self.heir.lost)
         self.fs.restore(self.ledger.inodes, self.ledger.handles)
@@ -130,6 +131,7 @@ class Service:
     def _ready(self) -> None:
         took = time.monotonic() - self.begun
         self.ledger.set_state(State.SERVING)
+        self.resumable = self._survivor and self.mount.on_crash == "resume"
         what = f"serving {self.mount.type} on {self.mount.mountpoint}"
         notify.notify(
             "READY=1", f"STATUS={what}", f"WATCHDOG_USEC={int(self.mount.watchdog * 1e6)}"
@@ -147,14 +149,14 @@ class Service:
         self.ledger.set_state(State.FAILED)
         print(f"fused: {sentence}", file=sys.stderr, flush=True)
         notify.notify(f"STATUS={sentence.splitlines()[0]}")
-        if self.heir is None:
+        if not self.resumable:
             self.give_up()
         os._exit(status)
 
     def _damaged(self, sentence: str) -> None:
         """The ledger cannot be trusted any more: have the successor make the mount afresh."""
         self.ledger.words[at.FORMAT_WORD] = 0
-        self.heir = None
+        self.resumable = False
         self.fail(sentence)
 
     def on_signals(self) -> None:

@@ -1,7 +1,8 @@
 """What the interposer and the ledger cost per request: `python tests/bench/overhead.py`.
 
-Handlers of a type that does next to nothing are called directly and through the interposer, in turn,
-in one process; the kernel has no part in it.  A table of medians over rounds, microseconds a call.
+Handlers of a type that does next to nothing are called directly and through the interposer, in
+turn, in one process; the kernel has no part in it.  A table of medians over rounds, microseconds a
+call.
 """
 
 import itertools

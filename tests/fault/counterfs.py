@@ -1,7 +1,7 @@
 """counterfs: a directory of counters, as an example of a type that survives its worker.
 
-`echo 5 > NAME` makes or sets a counter, `cat NAME` shows it, `rm NAME` removes it.  All of it is
-in a memfd that fused keeps, and changes by one pwrite(2) of less than a page: no kill tears that.
+`echo 5 > NAME` makes or sets a counter, `cat NAME` shows it, `rm NAME` removes it.  All is in a
+memfd that fused keeps, and is replaced by one pwrite(2) of less than a page: no kill tears that.
 """
 
 import errno
@@ -18,21 +18,23 @@ class Counters(Operations):
         self.fd = descriptors.get("counters") or os.memfd_create("counters")
         record.keep("counters", self.fd)
         saved = os.pread(self.fd, 4096, 0)
-        self.counters = pickle.loads(saved) if saved else {}  # inode: (name, value)
+        self.counters = pickle.loads(saved) if saved else {}  # inode: (name, b"" is none; value)
 
     def restore(self, inodes: Any, handles: Any) -> None:
-        pass  # inodes are found by number, and a handle is the inode
+        self.counters = {i: held for i, held in self.counters.items() if held[0] or i in inodes}
 
     def key(self, inode: int) -> bytes:
-        return b""
+        return b""  # its number is enough to find it
 
     def peek(self, parent: int, name: bytes) -> int:
         return next((inode for inode, held in self.counters.items() if held[0] == name), 0)
 
     def change(self, inode: int, name: bytes, value: int) -> None:
-        self.counters[inode] = name, value
-        if os.pwrite(self.fd, pickle.dumps(self.counters), 0) > 4096:
+        counters = {**self.counters, inode: (name, value)}
+        if len(data := pickle.dumps(counters)) > 4096:
             raise FUSEError(errno.ENOSPC)
+        os.pwrite(self.fd, data, 0)
+        self.counters = counters
 
     def getattr(self, inode: int, ctx: Any) -> EntryAttributes:
         entry = EntryAttributes()
@@ -43,3 +45,28 @@ class Counters(Operations):
 
     def lookup(self, parent: int, name: bytes, ctx: Any) -> EntryAttributes:
         return self.getattr(self.peek(parent, name), ctx)  # inode 0: no such name
+
+    def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: Any) -> Any:
+        inode = self.peek(parent, name) or max({ROOT_INODE, *self.counters}) + 1
+        self.change(inode, *self.counters.get(inode, (name, 0)))
+        return inode, self.getattr(inode, ctx)
+
+    def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
+        self.change(inode := self.peek(parent, name), b"", self.counters[inode][1])
+
+    def open(self, inode: int, *flags_and_ctx: Any) -> int:
+        return inode
+
+    opendir = open
+
+    def read(self, fh: int, offset: int, size: int) -> bytes:
+        return b"%d\n" % self.counters[fh][1]
+
+    def write(self, fh: int, offset: int, data: bytes) -> int:
+        self.change(fh, self.counters[fh][0], int(data))
+        return len(data)
+
+    def readdir(self, fh: int, offset: int) -> Any:
+        for inode, (name, _) in self.counters.items():
+            if name and inode > offset:
+                yield name, self.getattr(inode, None), inode

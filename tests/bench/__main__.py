@@ -1,0 +1,124 @@
+"""The command line of the bench."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+
+from supervised import REPOSITORY, abandon
+
+from bench import contenders
+from bench.contenders import Field
+from bench.data import Sizes, make_project
+from bench.peers import Peers
+from bench.plot import svg
+from bench.rounds import Runner, Sample
+from bench.rows import ROWS, Row
+from bench.table import Table, machine
+
+QUICK = 8  # times less data
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(prog="bench", description="Speed beside peers.")
+    add = parser.add_argument
+    add("rows", nargs="*", metavar="ROW", help="only rows like this, such as 'write*'")
+    add("--list", action="store_true", help="list the rows and end")
+    add("--quick", action="store_true", help="a rough table in few minutes")
+    add("--field", choices=("disk", "memory"), help="only these contenders")
+    add(
+        "--only", action="append", metavar="CONTENDER", help="only native and contenders like this"
+    )
+    add("--clients", type=int, choices=(1, 4), help="only rows with so many clients")
+    add("--rounds", type=int, help="turns of each contender (5; quick: 3)")
+    add("--seconds", type=float, default=0.5, help="that a turn takes at most (0.5)")
+    add("--directory", type=Path, default=REPOSITORY / "run/bench", help="where to work")
+    add("--json", type=Path, help="write all that was measured to this file")
+    add("--svg", type=Path, help="write a plot to this file")
+    return parser.parse_args()
+
+
+def chosen(wanted: argparse.Namespace) -> list[tuple[Row, int]]:
+    """The rows to measure, each with a number of clients."""
+    rows = [
+        row
+        for row in ROWS
+        if not wanted.rows or any(fnmatch(row.name, pattern) for pattern in wanted.rows)
+    ]
+    pairs = [(row, n) for n in (1, 4) for row in rows if n == 1 or row.four]
+    return [(row, n) for row, n in pairs if wanted.clients in (None, n)]
+
+
+def told(samples: Iterable[Sample]) -> list[Sample]:
+    """The samples, with a sign of life on a terminal."""
+    result = []
+    for sample in samples:
+        result.append(sample)
+        if sys.stderr.isatty():
+            what = f"{sample.row} x{sample.clients}, {sample.contender}"
+            print(f"\r{what:60}", end="\r", file=sys.stderr, flush=True)
+    return result
+
+
+def run(wanted: argparse.Namespace, place: Path, peers: Peers) -> list[Table]:
+    """Measure, in `place`, an empty directory on a disk."""
+    sizes = Sizes().over(QUICK if wanted.quick else 1)
+    project, source = place / "project", place / "source"
+    project.mkdir()
+    source.mkdir()
+    make_project(project, 600 if not wanted.quick else 100)
+    tables = []
+    fields = {"disk": contenders.disk(source, peers), "memory": contenders.memory(peers)}
+    for name, field in fields.items():
+        if wanted.field in (None, name):
+            field = _only(field, wanted.only)
+            with Runner(field, place / name, project, sizes, wanted.seconds) as runner:
+                rounds = wanted.rounds or (3 if wanted.quick else 5)
+                samples = told(runner.measure(chosen(wanted), rounds))
+            names = tuple(contender.name for contender in field.contenders)
+            tables.append(Table(name, names, samples))
+            print(tables[-1].text(), end="\n\n", flush=True)
+    return tables
+
+
+def _only(field: Field, patterns: list[str] | None) -> Field:
+    if patterns is None:
+        return field
+    first, *rest = field.contenders
+    rest = [c for c in rest if any(fnmatch(c.name, pattern) for pattern in patterns)]
+    return field._replace(contenders=(first, *rest))
+
+
+def main() -> None:
+    """Measure and report."""
+    wanted = arguments()
+    if wanted.list:
+        print("\n".join(row.name for row in ROWS))
+        return
+    began = time.monotonic()
+    peers = Peers(wanted.directory / "peers")
+    peers.fetch()
+    place = Path(tempfile.mkdtemp(prefix="run-", dir=wanted.directory))
+    os.chmod(place, 0o755)
+    try:
+        tables = run(wanted, place, peers)
+    finally:
+        abandon(place)
+        shutil.rmtree(place)
+    print(f"{time.monotonic() - began:.0f} s, {machine()}")
+    if wanted.json:
+        content = {"machine": machine(), "fields": [table.json() for table in tables]}
+        wanted.json.write_text(json.dumps(content, indent=1) + "\n")
+    if wanted.svg:
+        wanted.svg.write_text(svg(tables))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The file systems that are measured, each mounted for the time of a `with` block."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from forked import in_child
+from supervised import Mount, wait_until
+
+from bench.peers import Peers
+from fused import mountinfo
+
+SLOW = 16  # how much less data the peers' file systems in memory get: they copy whole files
+
+
+class Served(NamedTuple):
+    """A mounted contender: its root, and the process that serves it (0 for the kernel)."""
+
+    root: Path
+    pid: int = 0
+
+
+class Contender(NamedTuple):
+    """One column.  `serve(directory)` mounts it, using the directory, which is its own;
+    `scale` divides the size of its data."""
+
+    name: str
+    serve: Callable[[Path], AbstractContextManager[Served]]
+    scale: int = 1
+
+
+class Field(NamedTuple):
+    """Contenders of one kind, the native file system first.  `shown` is the directory that all
+    show, None when each holds what it is given."""
+
+    name: str
+    shown: Path | None
+    contenders: tuple[Contender, ...]
+
+
+@contextmanager
+def _native(root: Path) -> Iterator[Served]:
+    yield Served(root)
+
+
+@contextmanager
+def _peer(directory: Path, command: list[str]) -> Iterator[Served]:
+    """A server in the foreground: `command`, and the mountpoint."""
+    place = directory / "mnt"
+    place.mkdir(parents=True)
+    with open(directory / "log", "wb") as log:
+        process = subprocess.Popen([*command, str(place)], stdout=log, stderr=log)
+    try:
+        wait_until(lambda: mountinfo.at(str(place)) or process.poll() is not None, 15, command[-1])
+        if process.poll() is not None:
+            raise RuntimeError(f"{command} ended:\n{(directory / 'log').read_text()}")
+        yield Served(place, process.pid)
+    finally:
+        _end(process, place)
+
+
+def _end(process: "subprocess.Popen[bytes]", place: Path) -> None:
+    with suppress(OSError, AssertionError):
+        in_child(mountinfo.umount, str(place), limit=20)
+    mount = mountinfo.at(str(place))
+    if mount is not None:
+        mountinfo.abort(mount.minor)
+        mountinfo.detach(str(place))
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    process.kill()
+    process.wait()
+
+
+@contextmanager
+def _fused(directory: Path, type_name: str, **options: Any) -> Iterator[Served]:
+    with Mount(directory, type_name, **options) as mount:
+        yield Served(mount.path, mount.pid)
+
+
+@contextmanager
+def tmpfs(place: Path) -> Iterator[Path]:
+    """A tmpfs at `place` for the time of the block."""
+    place.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        mountinfo.detach(str(place))
+
+
+def _mirrors(source: Path, peers: Peers) -> list[Contender]:
+    shown = str(source)
+    contenders = [
+        Contender(
+            library,
+            lambda place, library=library: _peer(  # type: ignore[misc]
+                place, [*peers.example(library, "passthroughfs"), shown]
+            ),
+        )
+        for library in ("llfuse", "pyfuse3")
+    ]
+    if shutil.which("bindfs"):
+        contenders.append(Contender("bindfs", lambda place: _peer(place, ["bindfs", "-f", shown])))
+    return contenders
+
+
+def _passthrough(name: str, source: Path, cache: str) -> Contender:
+    return Contender(
+        name, lambda place: _fused(place, "passthrough", source=str(source), cache=cache)
+    )
+
+
+def disk(source: Path, peers: Peers) -> Field:
+    """Mirrors of a directory on a disk."""
+    return Field(
+        "disk",
+        source,
+        (
+            Contender("native", lambda place: _native(source)),
+            *_mirrors(source, peers),
+            _passthrough("fused shared", source, "shared"),
+            _passthrough("fused exclusive", source, "exclusive"),
+        ),
+    )
+
+
+@contextmanager
+def _tmpfs_contender(directory: Path) -> Iterator[Served]:
+    with tmpfs(directory) as place:
+        yield Served(place)
+
+
+@contextmanager
+def _passthrough_on_tmpfs(directory: Path) -> Iterator[Served]:
+    with (
+        tmpfs(directory / "source") as source,
+        _fused(directory / "mount", "passthrough", source=str(source), cache="exclusive") as mount,
+    ):
+        yield mount
+
+
+def memory(peers: Peers) -> Field:
+    """File systems in memory."""
+    return Field(
+        "memory",
+        None,
+        (
+            Contender("tmpfs", _tmpfs_contender),
+            *(
+                Contender(
+                    library,
+                    lambda place, library=library: _peer(  # type: ignore[misc]
+                        place, peers.example(library, "tmpfs")
+                    ),
+                    SLOW,
+                )
+                for library in ("llfuse", "pyfuse3")
+            ),
+            Contender("passthrough on tmpfs", _passthrough_on_tmpfs),
+            Contender("fused memory", lambda place: _fused(place, "memory", size="4GiB")),
+        ),
+    )

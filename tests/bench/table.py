@@ -1,0 +1,157 @@
+"""Medians, ratios and goals, as text and JSON."""
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from bench.rounds import Sample
+from bench.rows import ROWS
+
+UNITS = {row.name: row.unit for row in ROWS}
+Key = tuple[str, int]  # row, clients
+
+
+class Goal(NamedTuple):
+    """`who` is to reach so many times the speed of `than` in these rows (none given: in all)."""
+
+    field: str
+    who: str
+    than: str
+    ratio: float
+    rows: tuple[str, ...] = ()
+    clients: tuple[int, ...] = (1, 4)
+
+
+OURS = ("fused shared", "fused exclusive")
+FSYNCED = ("write 4 KiB, fsync", "write 1 MiB, fsync")
+WARM = ("read 4 KiB, warm", "read 1 MiB, warm")
+COLD = ("read 4 KiB, cold", "read 1 MiB, cold")
+NAMES = ("create+write", "stat, cold", "unlink", "rename", "readdir")
+GOALS = (
+    *(Goal("disk", who, than, 1.0) for who in OURS for than in ("llfuse", "bindfs")),
+    *(Goal("disk", who, "llfuse", 1.5, ("create+write", "random read 4 KiB")) for who in OURS),
+    *(Goal("disk", who, "llfuse", 1.5, clients=(4,)) for who in OURS),
+    Goal("disk", "fused exclusive", "bindfs", 3.0, ("write 4 KiB",)),
+    Goal("disk", "fused exclusive", "native", 0.9, FSYNCED),
+    Goal("disk", "fused exclusive", "native", 0.7, ("write 4 KiB",)),
+    Goal("disk", "fused exclusive", "native", 0.25, ("write 1 MiB",)),
+    Goal("disk", "fused exclusive", "native", 0.85, COLD),
+    Goal("disk", "fused exclusive", "native", 0.9, WARM),
+    Goal("memory", "fused memory", "tmpfs", 0.5, ("write 4 KiB",)),
+    Goal("memory", "fused memory", "tmpfs", 0.4, ("write 1 MiB",)),
+    Goal("memory", "fused memory", "tmpfs", 0.9, WARM),
+    Goal("memory", "fused memory", "tmpfs", 0.4, COLD[:1]),
+    Goal("memory", "fused memory", "tmpfs", 0.25, COLD[1:]),
+    Goal("memory", "fused memory", "llfuse", 2.0, NAMES),
+)
+
+
+class Table:
+    """The samples of one field."""
+
+    def __init__(self, field: str, contenders: tuple[str, ...], samples: Iterable[Sample]) -> None:
+        self.field, self.contenders = field, contenders
+        self._rates: dict[Key, dict[str, list[float]]] = {}
+        self.errors: dict[str, None] = {}
+        for sample in samples:
+            rates = self._rates.setdefault((sample.row, sample.clients), {})
+            if sample.error:
+                what = f"{sample.contender}, {sample.row}: {sample.error}"
+                self.errors[what] = None
+            else:
+                rates.setdefault(sample.contender, []).append(sample.rate)
+
+    @property
+    def rows(self) -> list[Key]:
+        """In the order of measurement, those with one client first."""
+        return sorted(self._rates, key=lambda key: key[1])
+
+    def median(self, key: Key, contender: str) -> float | None:
+        """Units per second; None where nothing was measured."""
+        rates = self._rates[key].get(contender)
+        return statistics.median(rates) if rates else None
+
+    def ratio(self, key: Key, who: str, than: str) -> float | None:
+        """How many times as fast."""
+        ours, theirs = self.median(key, who), self.median(key, than)
+        return ours / theirs if ours and theirs else None
+
+    def verdicts(self) -> list[tuple[Goal, Key, float]]:
+        """The goals that apply, with the row where each comes out worst."""
+        found = []
+        for goal in GOALS:
+            ratios = [
+                (ratio, key)
+                for key in self.rows
+                if goal.field == self.field
+                and key[0] in (goal.rows or UNITS)
+                and key[1] in goal.clients
+                and (ratio := self.ratio(key, goal.who, goal.than)) is not None
+            ]
+            found += [(goal, key, ratio) for ratio, key in ratios if ratio < goal.ratio]
+            if ratios and min(ratios)[0] >= goal.ratio:
+                found.append((goal, min(ratios)[1], min(ratios)[0]))
+        return found
+
+    def text(self) -> str:
+        """The table, and the goals."""
+        native = self.contenders[0]
+        lines = [f"{self.field:27}" + "".join(f"{name:>21}" for name in self.contenders)]
+        for key in self.rows:
+            line = f"{title(key):27}"
+            for name in self.contenders:
+                median, ratio = self.median(key, name), self.ratio(key, name, native)
+                cell = "failed" if median is None else _shown(median, UNITS[key[0]])
+                line += f"{cell:>15}" + (f"{ratio:6.2f}" if ratio else " " * 6)
+            lines.append(line)
+        lines.append(f"(after each speed: times that of {native})")
+        lines += [
+            f"{'holds' if ratio >= goal.ratio else 'FAILS':7}{goal.who} / {goal.than} "
+            f">= {goal.ratio:g}: {ratio:.2f} at {title(key)}"
+            for goal, key, ratio in self.verdicts()
+        ]
+        return "\n".join(lines + [f"failed: {error}" for error in self.errors])
+
+    def json(self) -> dict[str, Any]:
+        """Everything measured, in units per second."""
+        return {
+            "field": self.field,
+            "contenders": self.contenders,
+            "rows": [
+                {
+                    "row": row,
+                    "clients": clients,
+                    "unit": "bytes/s" if UNITS[row] == "MB/s" else "1/s",
+                    "rates": self._rates[row, clients],
+                    "medians": {
+                        name: self.median((row, clients), name) for name in self.contenders
+                    },
+                }
+                for row, clients in self.rows
+            ],
+            "errors": list(self.errors),
+        }
+
+
+def title(key: Key) -> str:
+    """How a row is called."""
+    row, clients = key
+    return row if clients == 1 else f"{row} x{clients}"
+
+
+def _shown(rate: float, unit: str) -> str:
+    if unit == "MB/s":
+        return f"{rate / 1e6:,.0f} MB/s"
+    return f"{rate:,.{0 if rate >= 100 else 2}f} /s"
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    return {
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+    }
