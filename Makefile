@@ -10,12 +10,13 @@ python = .venv/bin/python
 library = $(PREFIX)/lib/fused
 documents = $(PREFIX)/share/doc/fused
 
-.PHONY: help run test check fault install clean prepare-build prepare-run prepare-test
+.PHONY: help run test check bench fault install clean prepare-build prepare-run prepare-test
 
 help:
 	@echo 'make run      the manager in the foreground, on config/demo.yaml, with mounts in run/mnt'
 	@echo 'make test     all tests, with real mounts and under a real systemd'
 	@echo 'make check    lint, types, architecture, units'
+	@echo 'make bench    speed beside peers'
 	@echo 'make fault    SECONDS=$(SECONDS): kill workers under load'
 	@echo 'make install  DESTDIR= PREFIX=$(PREFIX)'
 
@@ -52,6 +53,9 @@ check: .venv/ready
 
 test: prepare-test check
 	$(python) -m pytest
+
+bench: prepare-run .venv/ready
+	PYTHONPATH=tests $(python) -m bench
 
 # Workers are killed under load for so long, on each kind of mount; SEED= replays a failure.
 SECONDS ?= 60

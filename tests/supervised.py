@@ -84,14 +84,18 @@ class Mount:
 
     def start(self, limit: float = 15.0) -> None:
         """Start a worker, a successor when descriptors are stored, and wait for READY=1."""
-        self._ready.clear()
-        self._hear_all()
-        self._watchdog = 0.0
-        self.pid = self._spawn()
+        self.begin()
         wait_until(
             lambda: self._ready.is_set() or not self.alive(), limit, f"READY\n{self._log_text()}"
         )
         assert self._ready.is_set(), f"the worker did not start:\n{self._log_text()}"
+
+    def begin(self) -> None:
+        """Start a worker, and do not wait for it."""
+        self._ready.clear()
+        self._hear_all()
+        self._watchdog = 0.0
+        self.pid = self._spawn()
 
     def kill(self, number: int = signal.SIGKILL, limit: float = 10.0) -> int:
         """Send a signal and wait for the worker's end; returns its exit code (-N for signal N)."""

@@ -247,12 +247,12 @@ class Supervisor:
         """What a message means for the deadline, unless it is missed already."""
         if deadline.missed:
             return
-        if self.state.phase is Phase.SERVING:
+        if said.get("WATCHDOG") == "trigger":
+            deadline.miss("triggered its watchdog")
+        elif self.state.phase is Phase.SERVING:
             if said.get("STOPPING") == "1":
                 self._watchdog = 0.0
                 self._stop_within(STOP_SECONDS)
-            elif said.get("WATCHDOG") == "trigger":
-                deadline.miss("triggered its watchdog")
             elif {"READY", "WATCHDOG", "WATCHDOG_USEC"} & said.keys():
                 deadline.clear()
                 if self._watchdog:

@@ -30,9 +30,10 @@ HEADER_WORDS = 512
 # Request slots: one for each thread that serves, more for requests of dead workers.
 SLOT_WORDS, SLOTS = 16, 128
 UNIQUE, OPERATION, SINCE_NS, SUBJECT = range(4)  # OPERATION: index | attempts << 8
-COUNTED, COUNTED_NODE, COUNTED_AFTER = range(4, 7)  # valid when COUNTED equals UNIQUE
+COUNTING, COUNTED_NODE, COUNTED_AFTER = range(4, 7)  # valid when COUNTING equals UNIQUE
 OPENED, OPENED_HANDLE = range(7, 9)  # valid when OPENED equals UNIQUE
 INTENT, BEFORE, BEFORE_TARGET = range(9, 12)  # valid when INTENT equals UNIQUE
+COUNTED = 12  # equals UNIQUE once the count is made
 FORGOTTEN_SHIFT = 40  # forget: BEFORE is its place in the list << 40 | the count it leaves
 SLOTS_AT = HEADER_WORDS
 

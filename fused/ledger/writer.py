@@ -27,7 +27,7 @@ class Unfinished(NamedTuple):
     subject: int
     attempts: int
     running: bool
-    counted: tuple[int, int] | None  # node id, its count afterwards
+    counted: int | None  # node id
     opened: tuple[int, bool] | None  # fh, whether of a directory
     before: tuple[int, int] | None  # node ids that name and target name held; 0 is none
 
@@ -45,6 +45,7 @@ class Ledger:
         self.inodes = InodeTable(fd, self._map, self.words)
         self.handles = HandleTable(fd, self._map, self.words)
         self.requests = RequestBuffers(requests)
+        self.predecessor = 0  # the pid of the worker before
 
     @classmethod
     def create(cls, path: str, minor: int, features: int) -> "Ledger":
@@ -83,6 +84,7 @@ class Ledger:
         constants = [words[i] for i in (at.SIZE, at.STARTED_NS, at.MINOR, at.FEATURES)]
         if words[at.CONSTANTS_CRC] != constants_crc(constants):
             raise LedgerDamaged("the ledger's header is damaged")
+        ledger.predecessor = words[at.PID]
         words[at.PID] = os.getpid()
         words[at.STATE] = State.RECOVERING
         words[at.RESTARTS] += 1
@@ -172,7 +174,6 @@ class Ledger:
             unique, attempts = slot[at.UNIQUE], slot[at.OPERATION] >> 8
             if not unique or (unique in found and found[unique].attempts > attempts):
                 continue
-            counted = (slot[at.COUNTED_NODE], slot[at.COUNTED_AFTER])
             opened = (slot[at.OPENED_HANDLE] >> 1, bool(slot[at.OPENED_HANDLE] & 1))
             before = (slot[at.BEFORE], slot[at.BEFORE_TARGET])
             found[unique] = Unfinished(
@@ -182,22 +183,34 @@ class Ledger:
                 slot[at.SUBJECT],
                 attempts,
                 slot[at.SINCE_NS] != 0,
-                counted if slot[at.COUNTED] == unique else None,
+                slot[at.COUNTED_NODE] if slot[at.COUNTED] == unique else None,
                 opened if slot[at.OPENED] == unique else None,
                 before if slot[at.INTENT] == unique else None,
             )
         return found
 
+    def settle(self) -> None:
+        """Find out whether a count was made that the dead worker was about to make.
+
+        It held the lock, so nothing has been counted since; this must be asked first."""
+        for number in range(SLOTS):
+            slot = self.slot(number)
+            unique = slot[at.UNIQUE]
+            if unique and slot[at.COUNTING] == unique != slot[at.COUNTED]:
+                made = self.inodes.count(slot[at.COUNTED_NODE]) == slot[at.COUNTED_AFTER]
+                slot[at.COUNTED if made else at.COUNTING] = unique if made else 0
+
     def take_back(self, lost: Unfinished) -> None:
         """Undo what a reply that never reached the kernel had counted."""
+        slot = self.slot(lost.slot)
         if lost.counted is not None:
-            node, after = lost.counted
-            if self.inodes.count(node) >= after:
-                self.inodes.decrement(node, 1)
+            slot[at.COUNTED_AFTER] = self.inodes.count(lost.counted)  # as if it were to be made:
+            slot[at.COUNTED] = 0  # a kill from here on is for `settle`
+            self.inodes.decrement(lost.counted, 1)
+            slot[at.COUNTING] = 0
         if lost.opened is not None:
             self.handles.remove(*lost.opened)
-        self.slot(lost.slot)[at.COUNTED] = 0
-        self.slot(lost.slot)[at.OPENED] = 0
+        slot[at.OPENED] = 0
 
     def check(self) -> None:
         """Run the invariants of the tables; AssertionError when one does not hold."""

@@ -1,8 +1,8 @@
 """The handlers that note more than their beginning and end: names, lookup counts, open handles.
 
 Each `wrap_NAME(function)` gives the body of operation NAME around the file system's own handler.
-Whatever a lost reply would have told the kernel is noted before it is done, so that a successor can
-take it back; what names held is noted before they are changed, so that a successor whose
+Whatever a lost reply would have told the kernel is noted before it is done, so that a successor
+can take it back; what names held is noted before they are changed, so that a successor whose
 predecessor was killed in between can tell whether the change was made.
 """
 
@@ -48,11 +48,12 @@ class NotingHandlers:
         known = node in inodes.rows
         slot[at.COUNTED_NODE] = node
         slot[at.COUNTED_AFTER] = inodes.count(node) + 1 if known else 1
-        slot[at.COUNTED] = slot[at.UNIQUE]
+        slot[at.COUNTING] = unique = slot[at.UNIQUE]
         if known:
             inodes.increment(node)
         else:
             inodes.add(node, self._key(node), parent, name, entry.st_nlink)
+        slot[at.COUNTED] = unique
 
     def _open(self, fh: int, node: int, flags: int, directory: bool) -> int:
         slot = self._local.lane.slot

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from fused import filesystems, mountinfo, notify
@@ -33,8 +34,8 @@ SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP}
 class Service:
     """One mount being served by this process.
 
-    The main thread is llfuse's.  A second one, the conductor, brings the mount into service and
-    then watches that requests move; a third waits for signals.
+    The main thread is llfuse's.  A second one, the conductor, brings the mount into service, a
+    third watches that requests move, and a fourth waits for signals.
     """
 
     def __init__(self, mount: MountSpec, directory: str, descriptors: dict[str, int]) -> None:
@@ -50,6 +51,7 @@ class Service:
         self.resumable = False  # by a successor, if this worker ends now
         self.ending = False
         self._end = threading.Lock()
+        self._interrupted: list[str] = []
         self.ledger: Ledger
         self.interposer: Interposer
         self.session: Session
@@ -111,22 +113,37 @@ class Service:
         notify.unstore(REQUESTS)
         os.close(self.fd)
 
-    def conduct(self) -> None:
-        """The conductor: from attached to serving, then watch."""
-        try:
-            self.lanes.assign(self.session.learn_buffers())
-            if self.heir is not None:
-                takeover.serve_resent(self.heir, self.session, self.interposer, self.fd)
-            else:
-                self.session.ask_root()
-            self.session.connect()
-            self._ready()
-            watch.watch(self)
-        except FusedError as error:
-            self.fail(str(error))
-        except BaseException as error:
-            log.critical("the worker's conductor failed", exc_info=error)
-            self.fail(repr(error), EX_SOFTWARE)
+    def run(self) -> None:
+        """Start the threads, and serve until the connection has ended."""
+        self._start_thread("signals", self.on_signals)
+        self._start_thread("conductor", self._conduct)
+        self.session.serve()
+        self.ended()
+
+    def _start_thread(self, name: str, work: Callable[[], None]) -> None:
+        """Nobody waits for these threads: if one fails, so does the worker."""
+
+        def run() -> None:
+            try:
+                work()
+            except FusedError as error:
+                self.fail(str(error))
+            except BaseException as error:
+                log.critical("the worker's thread %r failed", name, exc_info=error)
+                self.fail(repr(error), EX_SOFTWARE)
+
+        threading.Thread(target=run, name=name, daemon=True).start()
+
+    def _conduct(self) -> None:
+        """The conductor: from attached to serving."""
+        self.lanes.assign(self.session.learn_buffers())
+        self._start_thread("watch", watch.Watch(self).watch)
+        if self.heir is not None:
+            takeover.serve_resent(self.heir, self.session, self.interposer, self.fd)
+        else:
+            self.session.ask_root()
+        self.session.connect()
+        self._ready()
 
     def _ready(self) -> None:
         took = time.monotonic() - self.begun
@@ -137,7 +154,12 @@ class Service:
             "READY=1", f"STATUS={what}", f"WATCHDOG_USEC={int(self.mount.watchdog * 1e6)}"
         )
         if self.heir is not None:
-            log.warning("the mount was resumed %.0f ms after this worker began", took * 1000)
+            log.warning(
+                "worker %d has ended: the mount was resumed %.0f ms after this one began, "
+                "%d requests were under way%s",
+                *(self.ledger.predecessor, took * 1000, len(self.heir.resent)),
+                "".join(f", {name}" for name in self._interrupted),
+            )
         else:
             log.info("%s", what)
 
@@ -167,7 +189,7 @@ class Service:
                 os._exit(0)
             if number in (signal.SIGTERM, signal.SIGINT) and not self.ending:
                 self.ending = True
-                threading.Thread(target=self._stop, daemon=True).start()
+                self._start_thread("stop", self._stop)
 
     def _stop(self) -> None:
         from fused.worker import stop
@@ -197,10 +219,7 @@ def serve(mount: MountSpec, directory: str) -> int:
     worker_log.set_up(mount.name, mount.type, mount.log_level)
     notify.notify(f"STATUS=starting {mount.type} on {mount.mountpoint}")
     service = _bring_up(mount, directory)
-    threading.Thread(target=service.on_signals, name="signals", daemon=True).start()
-    threading.Thread(target=service.conduct, name="conductor", daemon=True).start()
-    service.session.serve()
-    service.ended()
+    service.run()
     return 0
 
 

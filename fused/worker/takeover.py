@@ -17,6 +17,7 @@ import llfuse
 from llfuse import FUSEError
 
 from fused.errors import WorkerFailed
+from fused.ledger import layout as at
 from fused.ledger.layout import OPERATIONS, SLOTS
 from fused.ledger.writer import Ledger, Unfinished
 from fused.spec import MountSpec
@@ -37,6 +38,14 @@ class Inheritance(NamedTuple):
     others: list[bytes]
     lost: dict[int, Unfinished]
 
+    def interrupted(self) -> list[str]:
+        """The operations that handlers were working on when the worker ended."""
+        return [
+            OPERATIONS[notes.operation]
+            for notes in self.lost.values()
+            if notes.running and notes.operation < len(OPERATIONS)
+        ]
+
 
 def inherit(mount: MountSpec, fs: Any, fd: int, path: str, requests: int | None) -> Inheritance:
     """Take over the connection `fd`, the ledger at `path`, and its request buffers.
@@ -54,7 +63,9 @@ def inherit(mount: MountSpec, fs: Any, fd: int, path: str, requests: int | None)
         raise WorkerFailed("its ledger is gone") from None
     if not ledger.features & wire.HAS_RESEND:
         raise WorkerFailed("the kernel cannot deliver requests again (Linux 6.9 can)")
-    for number in range(SLOTS):
+    ledger.settle()
+    begun = [number for number in range(SLOTS) if ledger.slot(number)[at.SINCE_NS]]
+    for number in (*begun, *range(SLOTS)):  # one may be half done: it comes before all others
         _finish_forget(ledger, number)
     resent, others = _read_again(ledger, fd)
     again = {_unique(request) & MASK for request in resent}

@@ -1,4 +1,4 @@
-"""The conductor's second job: to see that requests move.
+"""Seeing that requests move.
 
 The supervisor is fed while they do.  A handler that is stuck for longer than the mount's
 `watchdog` is named in the log with all stacks, and the supervisor is asked to end this worker; the
@@ -27,6 +27,7 @@ class Watch:
     def __init__(self, service: "Service") -> None:
         self._service = service
         self._limit = service.mount.watchdog
+        self._begun = time.monotonic_ns()
         self._uniques: list[int] = []
         self._moved = time.monotonic()
 
@@ -35,7 +36,8 @@ class Watch:
         words = self._service.ledger.words
         start, end = at.SLOTS_AT, at.SLOTS_AT + SLOTS * at.SLOT_WORDS
         since = words[start + at.SINCE_NS : end : at.SLOT_WORDS].tolist()
-        oldest = min((ns for ns in since if ns), default=0)
+        # What began earlier was begun by a dead worker, and waits for its turn.
+        oldest = min((ns for ns in since if ns > self._begun), default=0)
         stuck = (time.monotonic_ns() - oldest) / 1e9 if oldest else 0.0
         if not self._limit:
             return
@@ -62,10 +64,8 @@ class Watch:
         faulthandler.dump_traceback()
         notify.notify(f"STATUS={sentence}", "WATCHDOG=trigger")
 
-
-def watch(service: "Service") -> None:
-    """Watch until the process ends."""
-    watch_ = Watch(service)
-    while True:
-        watch_.tick()
-        time.sleep(min(1.0, service.mount.watchdog / 4) if service.mount.watchdog else 1.0)
+    def watch(self) -> None:
+        """Look until the process ends."""
+        while True:
+            self.tick()
+            time.sleep(min(1.0, self._limit / 4) if self._limit else 1.0)

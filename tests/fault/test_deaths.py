@@ -16,7 +16,7 @@ from fault.programs import DEATHS, Death, Program, by, live_through
 from fault.storm import only_the_root_is_known
 from fused.ledger.reader import Reader
 
-FAULT = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 CONTENT = os.urandom(300_000)
 NAMES = 2000
 Start = Callable[[], Mount]
@@ -254,7 +254,7 @@ def counts(root: Path) -> Iterator[None]:
 
 
 def test_a_type_of_somebody_else_survives_like_ours(mounted: Mounted) -> None:
-    mount = mounted("counterfs:Counters", python_path=(FAULT,))
+    mount = mounted("fault.counterfs:Counters", python_path=(TESTS,))
     assert live_through(mount, DEATHS, counts, mount.path) > 5
     only_the_root_is_known(mount)
     mount.stop()
@@ -264,18 +264,18 @@ def test_a_type_of_somebody_else_survives_like_ours(mounted: Mounted) -> None:
 
 def _raise_in(thread: str) -> Death:
     def die(mount: Mount) -> None:
-        mount.announce("RuntimeError", "^Traceback", "conductor")
+        mount.announce("RuntimeError", "^Traceback", "thread .* failed")
         mount.does(os.setxattr, mount.path, "user.raise", thread.encode())
         mount.wait(5)
 
     return die
 
 
-@pytest.mark.parametrize("thread", ["conductor"])
+@pytest.mark.parametrize("thread", ["watch"])
 def test_an_exception_in_a_thread_of_the_worker_is_a_pause(
     mounted: Mounted, tmp_path: Path, thread: str
 ) -> None:
-    mount = mounted("frail:Frail", python_path=(FAULT,), gates=str(tmp_path))
+    mount = mounted("fault.frail:Frail", python_path=(TESTS,), gates=str(tmp_path))
     deaths = [_raise_in(thread)]
     assert live_through(mount, deaths, writes_on, mount.path) == 3
     assert live_through(mount, deaths, uses_an_unlinked_file, mount.path) == 4
