@@ -45,7 +45,7 @@ class Source:
         self._inodes: KnownInodes = record.inodes
         st = os.fstat(root)
         self.device, self._root_number = st.st_dev, st.st_ino
-        self._mounts = {st.st_dev: root}  # device -> descriptor that can be read
+        self._mounts: dict[int, int] = {}  # device -> descriptor that can be read
         self._indexes: dict[int, int] = {}  # other devices -> index in their node ids
         self._handleless: set[int] = set()
         self._hand: dict[int, int] = {}  # node -> O_PATH descriptor, the least recently used first
@@ -54,6 +54,7 @@ class Source:
         self._alias_keys: dict[int, bytes] = {}
         self._next_alias = ALIAS
         self._keys: dict[int, bytes] = {}  # of inodes that are just becoming known
+        self._add_mount(st.st_dev, root)
 
     # -- from a name to a node -------------------------------------------------------------------
 
@@ -66,16 +67,18 @@ class Source:
             key = self._make_key(parent, name, st)
             if self._inodes.key(node) != key:
                 self._inodes.reuse(node, key, parent, name)
+            elif st.st_dev in self._handleless and self._inodes.place(node) != (parent, name):
+                self._inodes.rename(node, parent, name)  # the name by which it is found again
             return node
         if node == ROOT:
             return node
+        if stat.S_ISDIR(st.st_mode) and st.st_dev not in self._mounts:
+            self._note_mount(parent, name, st.st_dev)
         key = self._make_key(parent, name, st)
         if node == 0:
             node = self._alias(key)
         if node not in self._inodes:
             self._keys[node] = key
-            if stat.S_ISDIR(st.st_mode) and st.st_dev not in self._mounts:
-                self._note_mount(parent, name, st.st_dev)
         return node
 
     def _alias(self, key: bytes) -> int:
@@ -124,7 +127,16 @@ class Source:
 
     def _note_mount(self, parent: int, name: bytes, device: int) -> None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._mounts[device] = os.open(name, flags, dir_fd=self.path_fd(parent))
+        self._add_mount(device, os.open(name, flags, dir_fd=self.path_fd(parent)))
+
+    def _add_mount(self, device: int, fd: int) -> None:
+        """Note a descriptor of a file system, and whether file handles can be used there."""
+        self._mounts[device] = fd
+        try:
+            handle = syscalls.name_to_handle(fd, b"")
+            os.close(syscalls.open_by_handle(fd, handle, os.O_PATH))
+        except OSError:  # it has none, or a container's seccomp filter forbids to open them
+            self._handleless.add(device)
 
     # -- from a node to a descriptor -------------------------------------------------------------
 

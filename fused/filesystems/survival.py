@@ -38,6 +38,9 @@ class KnownInodes(Protocol):
     def generation(self, node: int) -> int:
         """What the entry's `generation` has to be.  KeyError."""
 
+    def rename(self, node: int, parent: int, name: bytes) -> None:
+        """Note another place of the inode."""
+
     def reuse(self, node: int, key: bytes, parent: int, name: bytes) -> None:
         """The inode's number now stands for another file: from here on with a new generation."""
 

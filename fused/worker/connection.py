@@ -90,7 +90,9 @@ def _prepare_mountpoint(spec: MountSpec) -> None:
     while (mount := mountinfo.at(place)) is not None:
         ours = mount.fs_type == mountinfo.FS_TYPE and mount.source == spec.name
         if not ours or not _is_dead(place):
-            what = "is served by another worker" if ours else f"has {mount.source!r} mounted on it"
+            what = f"has {mount.source!r} ({mount.fs_type}) mounted on it"
+            if ours:
+                what = "is served by another worker"
             raise WorkerFailed(
                 f"cannot mount {spec.name!r}: {place} {what} already; unmount that "
                 f"('umount {place}') or choose another mountpoint"
