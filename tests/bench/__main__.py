@@ -70,21 +70,21 @@ def told(samples: Iterable[Sample]) -> list[Sample]:
 def run(wanted: argparse.Namespace, place: Path, peers: Peers) -> list[Table]:
     """Measure, in `place`, an empty directory on a disk."""
     sizes = Sizes().over(QUICK if wanted.quick else 1)
-    project, source = place / "project", place / "source"
+    rounds = wanted.rounds or (3 if wanted.quick else 5)
+    project = place / "project"
     project.mkdir()
-    source.mkdir()
     make_project(project, 600 if not wanted.quick else 100)
     tables = []
-    fields = {"disk": contenders.disk(source, peers), "memory": contenders.memory(peers)}
-    for name, field in fields.items():
-        if wanted.field in (None, name):
-            field = _only(field, wanted.only)
-            with Runner(field, place / name, project, sizes, wanted.seconds) as runner:
-                rounds = wanted.rounds or (3 if wanted.quick else 5)
-                samples = told(runner.measure(chosen(wanted), rounds))
-            names = tuple(contender.name for contender in field.contenders)
-            tables.append(Table(name, names, samples))
-            print(tables[-1].text(), end="\n\n", flush=True)
+    with contenders.ext4(place) as source:
+        for field in (contenders.disk(source, peers), contenders.memory(peers)):
+            if wanted.field in (None, field.name):
+                field = _only(field, wanted.only)
+                directory = place / field.name
+                with Runner(field, directory, project, sizes, wanted.seconds) as runner:
+                    samples = told(runner.measure(chosen(wanted), rounds))
+                names = tuple(contender.name for contender in field.contenders)
+                tables.append(Table(field.name, names, samples))
+                print(tables[-1].text(), end="\n\n", flush=True)
     return tables
 
 

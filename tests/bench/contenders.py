@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -86,6 +87,34 @@ def tmpfs(place: Path) -> Iterator[Path]:
     """A tmpfs at `place` for the time of the block."""
     place.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        mountinfo.detach(str(place))
+
+
+@contextmanager
+def ext4(directory: Path) -> Iterator[Path]:
+    """An ext4 of its own in an image, so that what else happens on the machine's disk (and how it
+    was made: without a journal ext4 takes long to reuse inodes) does not count.  A plain directory
+    where there are no loop devices."""
+    place, image = directory / "source", directory / "image"
+    place.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(6 << 30)
+    make = ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image]
+    loop = ["losetup", "--find", "--show", "--direct-io=on", image]
+    try:
+        subprocess.run(make, check=True)
+        device = subprocess.run(loop, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"measuring on the disk itself, there are no loop devices: {error}", file=sys.stderr)
+        yield place
+        return
+    try:
+        subprocess.run(["mount", device, place], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)  # as soon as it is unmounted
     try:
         yield place
     finally:

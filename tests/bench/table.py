@@ -3,7 +3,7 @@
 import os
 import platform
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from bench.rounds import Sample
@@ -78,22 +78,25 @@ class Table:
         ours, theirs = self.median(key, who), self.median(key, than)
         return ours / theirs if ours and theirs else None
 
-    def verdicts(self) -> list[tuple[Goal, Key, float]]:
-        """The goals that apply, with the row where each comes out worst."""
-        found = []
+    def verdicts(self) -> Iterator[str]:
+        """A line for each goal that applies: the ratio that comes out worst, and what fails."""
         for goal in GOALS:
-            ratios = [
-                (ratio, key)
+            ratios = {
+                title(key): ratio
                 for key in self.rows
                 if goal.field == self.field
                 and key[0] in (goal.rows or UNITS)
                 and key[1] in goal.clients
                 and (ratio := self.ratio(key, goal.who, goal.than)) is not None
-            ]
-            found += [(goal, key, ratio) for ratio, key in ratios if ratio < goal.ratio]
-            if ratios and min(ratios)[0] >= goal.ratio:
-                found.append((goal, min(ratios)[1], min(ratios)[0]))
-        return found
+            }
+            if ratios:
+                short = {row: ratio for row, ratio in ratios.items() if ratio < goal.ratio}
+                rows = short or {min(ratios, key=ratios.__getitem__): min(ratios.values())}
+                yield (
+                    f"{'FAILS' if short else 'holds':7}{goal.who} / {goal.than} "
+                    f">= {goal.ratio:g} in {len(ratios) - len(short)} of {len(ratios)}: "
+                    + ", ".join(f"{row} {ratio:.2f}" for row, ratio in rows.items())
+                )
 
     def text(self) -> str:
         """The table, and the goals."""
@@ -107,11 +110,7 @@ class Table:
                 line += f"{cell:>15}" + (f"{ratio:6.2f}" if ratio else " " * 6)
             lines.append(line)
         lines.append(f"(after each speed: times that of {native})")
-        lines += [
-            f"{'holds' if ratio >= goal.ratio else 'FAILS':7}{goal.who} / {goal.than} "
-            f">= {goal.ratio:g}: {ratio:.2f} at {title(key)}"
-            for goal, key, ratio in self.verdicts()
-        ]
+        lines += self.verdicts()
         return "\n".join(lines + [f"failed: {error}" for error in self.errors])
 
     def json(self) -> dict[str, Any]:

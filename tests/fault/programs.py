@@ -1,11 +1,14 @@
 """Programs that go on working on a mount while its workers die, and ways to die."""
 
+import os
 import select
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 from forked import in_child
@@ -42,7 +45,7 @@ def live_through(mount: Mount, deaths: Sequence[Death], program: Program, *argum
 
     died, causes = 0, cycle(deaths)
     with ThreadPoolExecutor(1) as pool, parent, child:
-        work = pool.submit(in_child, run, limit=60.0, rescue=mount.abort)
+        work = pool.submit(in_child, run, limit=150.0, rescue=mount.abort)
         try:
             while not work.done():
                 if select.select([parent], [], [], 0.01)[0]:
@@ -57,3 +60,10 @@ def live_through(mount: Mount, deaths: Sequence[Death], program: Program, *argum
             raise
         work.result()
     return died
+
+
+@contextmanager
+def making(path: Path, rescue: Callable[[], None]) -> Iterator["Future[None]"]:
+    """mkdir(2) in another process."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(in_child, os.mkdir, path, limit=30.0, rescue=rescue)

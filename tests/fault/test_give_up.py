@@ -3,18 +3,19 @@
 import errno
 import os
 import random
+import signal
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
+from behaviours.assertions import fails, opened
 from forked import in_child
 from managed import Managed
 from supervised import Mount, Mounted, wait_until
 
-from fault.test_hang import EXPECTED, making
+from fault.programs import live_through, making
 from fused import mountinfo
 from fused.errors import LedgerDamaged
 from fused.ledger import layout as at
@@ -94,12 +95,12 @@ REASONS: dict[Callable[[Path], object], str] = {
 
 @pytest.mark.parametrize("spoil", REASONS, ids=lambda spoil: spoil.__name__)
 def test_a_mount_that_cannot_be_resumed_is_made_afresh(
-    mounted: Mounted, tmp_path: Path, spoil: Callable[[Path], object]
+    mounted: Mounted, gates: Path, spoil: Callable[[Path], object]
 ) -> None:
-    mount = mounted(FRAIL, python_path=(TESTS,), gates=str(tmp_path))
-    mount.announce(*EXPECTED, AFRESH + REASONS[spoil])
+    mount = mounted(FRAIL, python_path=(TESTS,), gates=str(gates))
+    mount.announce(AFRESH + REASONS[spoil])
     mount.does((mount.path / "file").write_bytes, b"content")
-    (tmp_path / "gate").touch()
+    (gates / "gate").touch()
     with making(mount.path / "gate", mount.abort) as made:
         wait_until(lambda: working(mount), 5, "the request is under way")
         mount.kill()
@@ -124,10 +125,12 @@ def working(mount: Mount) -> bool:
         return bool(ledger.in_progress())
 
 
+def mounts_at(path: Path) -> list[mountinfo.Mount]:
+    return [one for one in mountinfo.mounts() if one.mountpoint == str(path)]
+
+
 def only_one_is_mounted(mount: Mount) -> None:
-    found = [one for one in mountinfo.mounts() if one.mountpoint == str(mount.path)]
-    assert len(found) == 1
-    assert mount.does(os.listdir, mount.path) is not None
+    assert len(mounts_at(mount.path)) == 1
     mount.does(os.mkdir, mount.path / "new")
 
 
@@ -150,18 +153,157 @@ def test_content_is_there_after_a_mount_was_made_afresh(
 
 def test_on_crash_remount(mounted: Mounted) -> None:
     mount = mounted("memory", on_crash="remount")
-    mount.does((mount.path / "file").write_bytes, b"content")
-    with mount_held(mount):
-        mount.kill()
-        mount.start()
-        only_one_is_mounted(mount)
+
+    def program(root: Path) -> None:
+        with opened(root / "file", os.O_CREAT | os.O_RDWR) as fd:
+            os.write(fd, b"content")
+            os.fsync(fd)
+            os.kill(worker, signal.SIGKILL)
+            with fails(*LOST):
+                while True:
+                    os.fsync(fd)
+            with suppress(OSError):
+                os.close(fd)
+
+    worker = mount.pid
+    with suppress(OSError):
+        mount.does(program, mount.path)
+    mount.wait()
+    mount.start()
+    only_one_is_mounted(mount)
+    assert mount.does((mount.path / "file").read_bytes) == b"content"
 
 
 def test_a_type_without_restore(mounted: Mounted) -> None:
     mount = mounted("misbehaving:Misbehaving", python_path=(TESTS / "mount",))
     mount.announce("unexpected exception", "^Traceback")
-    mount.kill()
-    mount.start()
-    found = [one for one in mountinfo.mounts() if one.mountpoint == str(mount.path)]
-    assert len(found) == 1
-    mount.does(os.listdir, mount.path)
+    for _ in range(2):
+        mount.kill()
+        mount.start()
+        assert len(mounts_at(mount.path)) == 1
+        assert mount.does(os.listdir, mount.path) == []
+
+
+# -- flipped bits ---------------------------------------------------------------------------------
+
+
+def flip(ledger: Path, seed: int) -> None:
+    """Flip some of the bits that a successor may read."""
+    chance, words = random.Random(seed), Words(ledger)
+    parts = [
+        (0, at.ERROR_TEXT),
+        (at.SLOTS_AT, at.SLOTS * at.SLOT_WORDS),
+        (at.HANDLES_AT, words[at.HANDLE_ROWS] * at.HANDLE_WORDS),
+        (at.INODES_AT, words[at.INODE_ROWS] * at.INODE_WORDS),
+    ]
+    for _ in range(chance.choice([1, 1, 2, 8, 100])):
+        start, length = chance.choice([part for part in parts if part[1]])
+        words[start + chance.randrange(length)] ^= 1 << chance.randrange(64)
+
+
+def uses_files(root: Path) -> Iterator[None]:
+    """What is open has its content or is lost; what has a name has its content, or none yet."""
+    paths = [root / f"file{number}" for number in range(20)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"content %d" % number)
+    os.mkdir(root / ("directory" + "x" * 200))
+    for _ in range(SEEDS):
+        for path in paths:
+            path.stat()
+        fds = [os.open(path, os.O_RDWR) for path in paths[:5]]
+        yield
+        for number, fd in enumerate(fds):
+            with suppress(OSError):
+                assert os.pread(fd, 99, 0) == b"content %d" % number
+            with suppress(OSError):
+                os.close(fd)
+        wait_until(lambda: is_served(root), 10, "it is served")
+        for number, path in enumerate(paths):
+            assert path.read_bytes() == b"content %d" % number
+
+
+def is_served(root: Path) -> bool:
+    """Not so between the abort of a mount and the next."""
+    with suppress(OSError):
+        return bool(os.listdir(root))
+    return False
+
+
+def readable(ledger: Path) -> None:
+    """Whatever the ledger holds, a manager that reads it gets an answer or LedgerDamaged."""
+    with suppress(LedgerDamaged), Reader(str(ledger)) as reader:
+        assert reader.header().state
+        for _ in (*reader.inodes(), *reader.operations(), *reader.in_progress()):
+            pass
+
+
+@pytest.mark.timeout(180)
+def test_flipped_bits_never_crash_and_never_lie(mounted: Mounted, tmp_path: Path) -> None:
+    mount = mounted("passthrough", source=str(tmp_path))
+    mount.announce(AFRESH)
+    seeds, resumed = iter(range(SEEDS)), []
+
+    def die(mount: Mount) -> None:
+        resumed.append("was resumed" in last_line(mount))
+        mount.kill()
+        flip(mount.runtime / mount.name / "ledger", next(seeds))
+        readable(mount.runtime / mount.name / "ledger")
+
+    assert live_through(mount, [die], uses_files, mount.path) == SEEDS
+    assert "Traceback" not in mount.log.read_text()
+    assert len(mounts_at(mount.path)) == 1
+    assert 5 < sum(resumed) < SEEDS - 5, resumed
+
+
+def last_line(mount: Mount) -> str:
+    return mount.log.read_text().splitlines()[-1]
+
+
+# -- under a manager ------------------------------------------------------------------------------
+
+
+def test_a_manager_says_why_a_mount_was_made_afresh(place: Path, gates: Path) -> None:
+    keys = {"type": FRAIL, "gates": str(gates)}
+    with Managed(place / "managed-afresh", frail=keys) as managed:
+        (gates / "gate").touch()
+        with making(managed.at("frail") / "gate", lambda: None) as made, fails(*LOST):
+            ledger = managed.runtime_dir / "frail" / "ledger"
+            wait_until(lambda: managed.status("frail")["oldestRequest"], 10, "it is under way")
+            worker = managed.status("frail")["pid"]
+            is_newer(ledger)
+            os.kill(worker, signal.SIGKILL)
+            made.result(20)
+        wait_until(lambda: managed.status("frail")["pid"] not in (None, worker), 10, "the next")
+        managed.reaches("frail", "serving")
+        log = (managed.runtime_dir / "frail" / "log").read_text()
+        assert "made afresh: the ledger's format is of another version" in log
+        assert "another version" in managed.status("frail")["lastError"]
+        assert len(mounts_at(managed.at("frail"))) == 1
+        assert in_child(os.listdir, managed.at("frail"), limit=10) == []
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_dies_too_often_is_given_up_and_its_mount_detached(
+    place: Path, gates: Path
+) -> None:
+    keys = {"type": FRAIL, "gates": str(gates)}
+    with Managed(place / "managed-hopeless", frail=keys) as managed:
+        (gates / "gate").touch()
+        (gates / "restore").touch()
+        with making(managed.at("frail") / "gate", lambda: None) as made, fails(*LOST):
+            wait_until(lambda: managed.status("frail")["oldestRequest"], 10, "it is under way")
+            for _ in range(3):
+                print(managed.status("frail"))
+            print(managed.printed())
+            os.system(f"cat {managed.runtime_dir}/frail/log")
+            os.kill(managed.status("frail")["pid"], signal.SIGKILL)
+            managed.reaches("frail", "recovering")
+            managed.reaches("frail", "failed", limit=90)
+            made.result(20)
+        wait_until(lambda: not mounts_at(managed.at("frail")), 10, "it is detached")
+        assert "SIGKILL" in managed.status("frail")["lastError"]
+        assert "given up" in managed.printed()
+        (gates / "restore").unlink()
+        (gates / "gate").unlink()
+        managed.ctl("mount", "frail")
+        managed.reaches("frail", "serving")

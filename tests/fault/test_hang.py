@@ -3,9 +3,6 @@
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,18 +12,13 @@ from forked import in_child
 from managed import Managed
 from supervised import Mount, Mounted, wait_until
 
+from fault.programs import making
 from fused.ledger.reader import Reader, Request
 
 TESTS = Path(__file__).parent.parent
 TYPE = "fault.frail:Frail"
-WATCHDOG = 0.5  # seconds
 EXPECTED = ("is stuck for", "no request was read", "Fatal Python error: Aborted", "has ended its")
-
-
-@pytest.fixture
-def gates(tmp_path: Path) -> Path:
-    """A gate is a file here: `mkdir NAME` on the mount is stuck while there is one called NAME."""
-    return tmp_path
+WATCHDOG = 0.5  # seconds
 
 
 @pytest.fixture
@@ -34,13 +26,6 @@ def mount(mounted: Mounted, gates: Path) -> Mount:
     started = mounted(TYPE, python_path=(TESTS,), gates=str(gates), watchdog=f"{WATCHDOG}s")
     started.announce(*EXPECTED)
     return started
-
-
-@contextmanager
-def making(path: Path, rescue: Callable[[], None]) -> Iterator["Future[None]"]:
-    """mkdir(2) in another process."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(in_child, os.mkdir, path, limit=30.0, rescue=rescue)
 
 
 def working_on(mount: Mount) -> list[Request]:

@@ -1,0 +1,108 @@
+"""The attributes of a source's files, extended ones too: the part of passthrough without names.
+
+Everything acts on a descriptor's path in /proc/self/fd, which leads to the file itself, also to a
+symlink, and never through one.
+"""
+
+import os
+import stat
+from typing import Any
+
+import llfuse
+from llfuse import EntryAttributes
+
+from fused.filesystems import syscalls
+from fused.filesystems.source import Source
+
+
+class AttributeHandlers(llfuse.Operations):
+    """Handlers of requests about one inode's attributes."""
+
+    _source: Source
+    _files: dict[int, int]  # fh -> descriptor
+    _timeout: float  # seconds that the kernel may believe attributes and names
+
+    def _attributes(self, st: os.stat_result, node: int) -> EntryAttributes:
+        entry = EntryAttributes()
+        entry.st_ino = node
+        entry.st_mode = st.st_mode
+        entry.st_nlink = st.st_nlink
+        entry.st_uid = st.st_uid
+        entry.st_gid = st.st_gid
+        entry.st_rdev = st.st_rdev
+        entry.st_size = st.st_size
+        entry.st_blocks = st.st_blocks
+        entry.st_blksize = st.st_blksize
+        entry.st_atime_ns = st.st_atime_ns
+        entry.st_mtime_ns = st.st_mtime_ns
+        entry.st_ctime_ns = st.st_ctime_ns
+        entry.attr_timeout = entry.entry_timeout = self._timeout
+        return entry
+
+    def _proc_path(self, inode: int) -> bytes:
+        return b"/proc/self/fd/%d" % self._source.path_fd(inode)
+
+    def getattr(self, inode: int, ctx: Any) -> EntryAttributes:
+        return self._attributes(os.fstat(self._source.path_fd(inode)), inode)
+
+    def setattr(
+        self, inode: int, attr: EntryAttributes, fields: Any, fh: int | None, ctx: Any
+    ) -> EntryAttributes:
+        fd = self._files[fh] if fh in self._files else self._source.path_fd(inode)
+        path = b"/proc/self/fd/%d" % fd
+        times = fields.update_atime or fields.update_mtime
+        if fields.update_size:
+            os.truncate(path, attr.st_size)
+            if ctx.uid != 0:  # the kernel does not say so in a truncation
+                self.drop_privileges(path)
+        elif fields.update_uid or fields.update_gid or not (fields.update_mode or times):
+            # chown(-1, -1), too, clears suid and sgid: it comes with nothing to set.
+            uid = attr.st_uid if fields.update_uid else -1
+            gid = attr.st_gid if fields.update_gid else -1
+            os.chown(path, uid, gid)
+        if fields.update_mode:
+            os.chmod(path, stat.S_IMODE(attr.st_mode))
+        if times:
+            atime = attr.st_atime_ns if fields.update_atime else None
+            mtime = attr.st_mtime_ns if fields.update_mtime else None
+            syscalls.utimens(path, atime, mtime)
+        return self._attributes(os.fstat(fd), inode)
+
+    @staticmethod
+    def drop_privileges(path: bytes) -> None:
+        """Clear suid and sgid as the kernel does for a writer without CAP_FSETID."""
+        mode = os.stat(path).st_mode
+        kill = mode & stat.S_ISUID
+        if mode & stat.S_IXGRP:
+            kill |= mode & stat.S_ISGID
+        if kill:
+            os.chmod(path, stat.S_IMODE(mode & ~kill))
+
+    def readlink(self, inode: int, ctx: Any) -> bytes:
+        return os.readlink(b"", dir_fd=self._source.path_fd(inode))
+
+    def access(self, inode: int, mode: int, ctx: Any) -> bool:
+        return True
+
+    def statfs(self, ctx: Any) -> llfuse.StatvfsData:
+        here, stat_ = os.fstatvfs(self._source.root), llfuse.StatvfsData()
+        stat_.f_bsize, stat_.f_frsize = here.f_bsize, here.f_frsize
+        stat_.f_blocks, stat_.f_bfree, stat_.f_bavail = here.f_blocks, here.f_bfree, here.f_bavail
+        stat_.f_files, stat_.f_ffree, stat_.f_favail = here.f_files, here.f_ffree, here.f_favail
+        stat_.f_namemax = here.f_namemax
+        return stat_
+
+    def getxattr(self, inode: int, name: bytes, ctx: Any = None) -> bytes:
+        return os.getxattr(self._proc_path(inode), name)
+
+    def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
+        os.setxattr(self._proc_path(inode), name, value)
+
+    def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
+        names = [os.fsencode(name) for name in os.listxattr(self._proc_path(inode))]
+        if ctx.uid != 0:  # as xattr(7) has it
+            names = [name for name in names if not name.startswith(b"trusted.")]
+        return names
+
+    def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+        os.removexattr(self._proc_path(inode), name)
