@@ -84,11 +84,17 @@ def open_connection(spec: MountSpec, wanted: int) -> tuple[int, int, int]:
     return fd, mount.minor, features
 
 
+def is_left_behind(spec: MountSpec) -> bool:
+    """Whether there is a mount of ours already."""
+    mount = mountinfo.at(spec.mountpoint)
+    return mount is not None and (mount.fs_type, mount.source) == (mountinfo.FS_TYPE, spec.name)
+
+
 def _prepare_mountpoint(spec: MountSpec) -> None:
     """Detach what is left of a dead mount of ours; refuse a place that is taken."""
     place = spec.mountpoint
     while (mount := mountinfo.at(place)) is not None:
-        ours = mount.fs_type == mountinfo.FS_TYPE and mount.source == spec.name
+        ours = is_left_behind(spec)
         if not ours or not _is_dead(place):
             what = f"has {mount.source!r} ({mount.fs_type}) mounted on it"
             if ours:

@@ -226,6 +226,7 @@ def serve(mount: MountSpec, directory: str) -> int:
 def _bring_up(mount: MountSpec, directory: str) -> Service:
     descriptors = notify.listen_fds()
     service = Service(mount, directory, dict(descriptors))
+    reason = ""
     if service.fd >= 0:
         try:
             service.take_over()
@@ -238,5 +239,10 @@ def _bring_up(mount: MountSpec, directory: str) -> Service:
             service.give_up()
             lasting = {name: fd for name, fd in descriptors.items() if name == "store"}
             service = Service(mount, directory, lasting)
+    elif wire.is_left_behind(mount):
+        reason = takeover.obstacle(mount, service.fs) or "nobody has kept its connection"
+        log.warning("a dead worker's mount is made afresh: %s", reason)
     service.open()
+    if reason:
+        service.ledger.set_error(f"made afresh: {reason}")
     return service

@@ -47,14 +47,21 @@ class Inheritance(NamedTuple):
         ]
 
 
+def obstacle(mount: MountSpec, fs: Any) -> str:
+    """Why no mount of this kind is ever resumed; empty when there is no reason."""
+    if mount.on_crash != "resume":
+        return f"'on_crash' is {mount.on_crash!r}"
+    if not hasattr(fs, "restore"):
+        return f"type {mount.type!r} cannot restore what its worker knew"
+    return ""
+
+
 def inherit(mount: MountSpec, fs: Any, fd: int, path: str, requests: int | None) -> Inheritance:
     """Take over the connection `fd`, the ledger at `path`, and its request buffers.
 
     WorkerFailed or LedgerDamaged when the mount cannot go on: it has to be made afresh."""
-    if mount.on_crash != "resume":
-        raise WorkerFailed(f"'on_crash' is {mount.on_crash!r}")
-    if not hasattr(fs, "restore"):
-        raise WorkerFailed(f"type {mount.type!r} cannot restore what its worker knew")
+    if reason := obstacle(mount, fs):
+        raise WorkerFailed(reason)
     if not wire.alive(fd):
         raise WorkerFailed("the connection was aborted")
     try:

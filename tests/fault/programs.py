@@ -4,9 +4,11 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,8 @@ DEATHS = [by(signal.Signals[f"SIG{name}"]) for name in ("KILL", "SEGV", "ABRT", 
 
 def live_through(mount: Mount, deaths: Sequence[Death], program: Program, *arguments: Any) -> int:
     """Run a generator function in a child.  At each `yield` the worker dies, and the program goes
-    on at once, while the successor starts; returns how often.  Raises what the program raises."""
+    on at once, while the successor starts; returns how often.  A worker that ends at another time
+    has a successor, too.  Raises what the program raises."""
     parent, child = socket.socketpair()
 
     def run() -> None:
@@ -54,6 +57,8 @@ def live_through(mount: Mount, deaths: Sequence[Death], program: Program, *argum
                     died += 1
                     parent.send(b"!")
                     mount.resume()
+                elif not mount.alive():
+                    mount.resume()
         except BaseException:
             mount.abort()
             parent.shutdown(socket.SHUT_RDWR)
@@ -62,8 +67,37 @@ def live_through(mount: Mount, deaths: Sequence[Death], program: Program, *argum
     return died
 
 
-@contextmanager
-def making(path: Path, rescue: Callable[[], None]) -> Iterator["Future[None]"]:
-    """mkdir(2) in another process."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(in_child, os.mkdir, path, limit=30.0, rescue=rescue)
+MKDIR = """
+import os, sys
+try:
+    os.mkdir(sys.argv[1])
+except OSError as error:
+    print(error.errno)
+"""
+
+
+class Making:
+    """A mkdir(2) in another process.  A context manager; the process is killed if it is stuck."""
+
+    def __init__(self, path: Path) -> None:
+        command = [sys.executable, "-S", "-c", MKDIR, str(path)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> "Making":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.communicate(timeout=5)
+
+    def done(self) -> bool:
+        """Whether it has an answer."""
+        return self._process.poll() is not None
+
+    def result(self, limit: float = 20.0) -> None:
+        """Wait for the answer; OSError when it is an error."""
+        said, _ = self._process.communicate(timeout=limit)
+        assert self._process.returncode == 0
+        if said:
+            raise OSError(int(said), os.strerror(int(said)))

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import re
 import signal
 import struct
 from collections.abc import Callable, Iterator
@@ -10,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from behaviours.assertions import fails, opened
+from behaviours.assertions import fails
 from forked import in_child
 from managed import Managed
 from supervised import Mount, Mounted, wait_until
 
-from fault.programs import live_through, making
+from fault.programs import Making, live_through
 from fused import mountinfo
 from fused.errors import LedgerDamaged
 from fused.ledger import layout as at
@@ -25,7 +26,7 @@ from fused.worker.connection import HAS_RESEND
 TESTS = Path(__file__).parent.parent
 FRAIL = "fault.frail:Frail"
 LOST = (errno.ENOTCONN, errno.ECONNABORTED)
-SEEDS = 60
+SEEDS = 50
 AFRESH = "the mount cannot be resumed and is made afresh: "
 
 
@@ -88,7 +89,6 @@ REASONS: dict[Callable[[Path], object], str] = {
     is_empty: "the ledger's size is not that of this format",
     has_another_minor: "the ledger's header is damaged",
     has_a_damaged_count: "the lookup count of inode [0-9]+ is damaged",
-    has_a_damaged_name: "the ledger's record of inode [0-9]+ is damaged",
     has_no_resend: r"the kernel cannot deliver requests again \(Linux 6.9 can\)",
 }
 
@@ -101,7 +101,7 @@ def test_a_mount_that_cannot_be_resumed_is_made_afresh(
     mount.announce(AFRESH + REASONS[spoil])
     mount.does((mount.path / "file").write_bytes, b"content")
     (gates / "gate").touch()
-    with making(mount.path / "gate", mount.abort) as made:
+    with Making(mount.path / "gate") as made:
         wait_until(lambda: working(mount), 5, "the request is under way")
         mount.kill()
         spoil(mount.runtime / mount.name / "ledger")
@@ -110,19 +110,36 @@ def test_a_mount_that_cannot_be_resumed_is_made_afresh(
             made.result(10)
         assert lost.value.errno in LOST
     only_one_is_mounted(mount)
-    assert "is made afresh" in mount.log.read_text()
-    with reader(mount) as ledger:
+    says_why(mount, REASONS[spoil])
+
+
+def says_why(mount: Mount, reason: str) -> None:
+    assert re.search(f"is made afresh: {reason}", mount.log.read_text())
+    with Reader(str(mount.runtime / mount.name / "ledger")) as ledger:
         header = ledger.header()
-        assert (header.state, header.restarts) == ("serving", 0)
-
-
-def reader(mount: Mount) -> Reader:
-    return Reader(str(mount.runtime / mount.name / "ledger"))
+    assert (header.state, header.restarts) == ("serving", 0)
+    assert re.match(f"made afresh: {reason}", header.last_error)
 
 
 def working(mount: Mount) -> bool:
-    with reader(mount) as ledger:
+    with Reader(str(mount.runtime / mount.name / "ledger")) as ledger:
         return bool(ledger.in_progress())
+
+
+def test_damage_that_is_found_late_ends_the_mount_as_well(mounted: Mounted) -> None:
+    mount = mounted("memory")
+    damage = "the ledger's record of inode [0-9]+ is damaged"
+    mount.announce(AFRESH, damage)
+    mount.does((mount.path / "file").write_bytes, b"content")
+    mount.kill()
+    has_a_damaged_name(mount.runtime / mount.name / "ledger")
+    mount.resume()
+    with fails(*LOST):
+        mount.does((mount.path / "file").read_bytes)
+    assert mount.wait() == 1
+    mount.start()
+    assert re.search(f"fused: {damage}", mount.log.read_text())
+    only_one_is_mounted(mount)
 
 
 def mounts_at(path: Path) -> list[mountinfo.Mount]:
@@ -155,33 +172,34 @@ def test_on_crash_remount(mounted: Mounted) -> None:
     mount = mounted("memory", on_crash="remount")
 
     def program(root: Path) -> None:
-        with opened(root / "file", os.O_CREAT | os.O_RDWR) as fd:
-            os.write(fd, b"content")
-            os.fsync(fd)
-            os.kill(worker, signal.SIGKILL)
-            with fails(*LOST):
-                while True:
-                    os.fsync(fd)
-            with suppress(OSError):
-                os.close(fd)
+        fd = os.open(root / "file", os.O_CREAT | os.O_RDWR)
+        os.write(fd, b"content")
+        os.fsync(fd)
+        os.kill(worker, signal.SIGKILL)
+        with fails(*LOST):
+            while True:
+                os.fstat(fd)
+                os.fsync(fd)
 
     worker = mount.pid
-    with suppress(OSError):
-        mount.does(program, mount.path)
+    mount.announce("is made afresh")
+    mount.does(program, mount.path)
     mount.wait()
     mount.start()
     only_one_is_mounted(mount)
+    says_why(mount, "'on_crash' is 'remount'")
     assert mount.does((mount.path / "file").read_bytes) == b"content"
 
 
 def test_a_type_without_restore(mounted: Mounted) -> None:
     mount = mounted("misbehaving:Misbehaving", python_path=(TESTS / "mount",))
-    mount.announce("unexpected exception", "^Traceback")
+    mount.announce("unexpected exception", "^Traceback", "is made afresh")
     for _ in range(2):
         mount.kill()
         mount.start()
         assert len(mounts_at(mount.path)) == 1
         assert mount.does(os.listdir, mount.path) == []
+        says_why(mount, "type 'misbehaving:Misbehaving' cannot restore what its worker knew")
 
 
 # -- flipped bits ---------------------------------------------------------------------------------
@@ -217,16 +235,18 @@ def uses_files(root: Path) -> Iterator[None]:
                 assert os.pread(fd, 99, 0) == b"content %d" % number
             with suppress(OSError):
                 os.close(fd)
-        wait_until(lambda: is_served(root), 10, "it is served")
+        wait_until(lambda: all_is_there(paths), 10, "all files are there")
+
+
+def all_is_there(paths: list[Path]) -> bool:
+    """With the right content; an error is none when a mount is given up and made afresh."""
+    try:
         for number, path in enumerate(paths):
             assert path.read_bytes() == b"content %d" % number
-
-
-def is_served(root: Path) -> bool:
-    """Not so between the abort of a mount and the next."""
-    with suppress(OSError):
-        return bool(os.listdir(root))
-    return False
+    except OSError as error:
+        assert error.errno in (*LOST, errno.ENOENT)
+        return False
+    return True
 
 
 def readable(ledger: Path) -> None:
@@ -240,7 +260,7 @@ def readable(ledger: Path) -> None:
 @pytest.mark.timeout(180)
 def test_flipped_bits_never_crash_and_never_lie(mounted: Mounted, tmp_path: Path) -> None:
     mount = mounted("passthrough", source=str(tmp_path))
-    mount.announce(AFRESH)
+    mount.announce(AFRESH, "was resumed")
     seeds, resumed = iter(range(SEEDS)), []
 
     def die(mount: Mount) -> None:
@@ -266,7 +286,7 @@ def test_a_manager_says_why_a_mount_was_made_afresh(place: Path, gates: Path) ->
     keys = {"type": FRAIL, "gates": str(gates)}
     with Managed(place / "managed-afresh", frail=keys) as managed:
         (gates / "gate").touch()
-        with making(managed.at("frail") / "gate", lambda: None) as made, fails(*LOST):
+        with Making(managed.at("frail") / "gate") as made, fails(*LOST):
             ledger = managed.runtime_dir / "frail" / "ledger"
             wait_until(lambda: managed.status("frail")["oldestRequest"], 10, "it is under way")
             worker = managed.status("frail")["pid"]
@@ -290,12 +310,8 @@ def test_a_worker_that_dies_too_often_is_given_up_and_its_mount_detached(
     with Managed(place / "managed-hopeless", frail=keys) as managed:
         (gates / "gate").touch()
         (gates / "restore").touch()
-        with making(managed.at("frail") / "gate", lambda: None) as made, fails(*LOST):
+        with Making(managed.at("frail") / "gate") as made, fails(*LOST):
             wait_until(lambda: managed.status("frail")["oldestRequest"], 10, "it is under way")
-            for _ in range(3):
-                print(managed.status("frail"))
-            print(managed.printed())
-            os.system(f"cat {managed.runtime_dir}/frail/log")
             os.kill(managed.status("frail")["pid"], signal.SIGKILL)
             managed.reaches("frail", "recovering")
             managed.reaches("frail", "failed", limit=90)

@@ -12,7 +12,7 @@ from forked import in_child
 from managed import Managed
 from supervised import Mount, Mounted, wait_until
 
-from fault.programs import making
+from fault.programs import Making
 from fused.ledger.reader import Reader, Request
 
 TESTS = Path(__file__).parent.parent
@@ -42,7 +42,7 @@ def test_a_stuck_handler_is_named_and_its_request_served_by_the_next_worker(
     mount: Mount, gates: Path, name: str
 ) -> None:
     (gates / name).touch()
-    with making(mount.path / name, mount.abort) as made:
+    with Making(mount.path / name) as made:
         wait_until(lambda: is_stuck(mount), 5, "the ledger tells of the request")
         (request,) = working_on(mount)
         assert (request.operation, request.inode, request.attempts) == ("mkdir", 1, 0)
@@ -64,7 +64,7 @@ def test_a_request_that_is_stuck_three_times_gets_eio_and_the_mount_lives_on(
     name = "gate"
     mount.does((mount.path / "file").write_bytes, b"content")
     (gates / name).touch()
-    with making(mount.path / name, mount.abort) as made:
+    with Making(mount.path / name) as made:
         for attempt in range(3):
             wait_until(partial(is_stuck, mount, attempt), 5, f"attempt {attempt} is stuck")
             assert mount.wait(10) == -signal.SIGABRT
@@ -87,7 +87,7 @@ def test_a_manager_names_the_hang_and_has_it_ended(place: Path, gates: Path) -> 
     keys = {"type": TYPE, "gates": str(gates), "watchdog": "3s"}
     (gates / "gate").touch()
     with Managed(place / "managed-hang", frail=keys) as managed:
-        with making(managed.at("frail") / "gate", lambda: None) as made:
+        with Making(managed.at("frail") / "gate") as made:
             wait_until(lambda: "mkdir of inode 1" in managed.ctl("status").stdout, 20, "named")
             oldest = managed.status("frail")["oldestRequest"]
             assert (oldest["operation"], oldest["inode"], oldest["attempts"]) == ("mkdir", 1, 0)
@@ -112,7 +112,7 @@ def test_a_manager_gives_a_poisonous_request_up_and_not_the_mount(
     keys = {"type": TYPE, "gates": str(gates), "watchdog": "1s"}
     (gates / "gate").touch()
     with Managed(place / "managed-poison", frail=keys) as managed:
-        with making(managed.at("frail") / "gate", lambda: None) as made, fails(errno.EIO):
+        with Making(managed.at("frail") / "gate") as made, fails(errno.EIO):
             made.result(30)
         managed.reaches("frail", "serving")
         assert managed.status("frail")["restarts"] == 3

@@ -1,5 +1,6 @@
 """How a mount is said to be doing, from what is known of it."""
 
+import math
 import os
 import time
 
@@ -58,7 +59,7 @@ def test_the_state(
         (False, True, WorkerState(Phase.RESTARTING), False),
         (False, True, WorkerState(Phase.STARTING), False),
         (False, True, WorkerState(Phase.SERVING), False),
-        (True, True, WorkerState(Phase.STOPPING, 1, since=time.monotonic()), False),
+        (True, True, WorkerState(Phase.STOPPING, 1, since=math.inf), False),
         (True, True, WorkerState(Phase.STOPPING, 1, since=time.monotonic() - 1000), True),
         (False, True, WorkerState(Phase.RESTARTING, None, since=time.monotonic() - 1000), False),
     ],
