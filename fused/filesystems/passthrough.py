@@ -73,7 +73,7 @@ class Passthrough(AttributeHandlers):
         self._record = record
         syscalls.keep_capabilities()
         self._source = Source(self._open_root(descriptors), record)
-        self._kept = {name: fd for name, fd in descriptors.items() if name.startswith("nameless-")}
+        self._source.adopt(descriptors)
 
     def _open_root(self, descriptors: dict[str, int]) -> int:
         try:
@@ -85,7 +85,7 @@ class Passthrough(AttributeHandlers):
             ) from None
 
     def restore(self, inodes: KnownInodes, handles: Iterable[OpenHandle]) -> None:
-        self._source.restore(self._kept)
+        self._source.restore()
         for handle in handles:
             flags = (
                 os.O_RDONLY | os.O_DIRECTORY if handle.directory else handle.flags & ~os.O_TRUNC

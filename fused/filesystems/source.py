@@ -235,15 +235,20 @@ class Source:
         if (key := self._alias_keys.pop(node, None)) is not None:
             del self._aliases[key]
 
-    def restore(self, kept: dict[str, int]) -> None:
-        """Take over from a predecessor: its nameless inodes, device indexes and aliases."""
+    def adopt(self, kept: dict[str, int]) -> None:
+        """Take over a predecessor's nameless inodes; those that nobody knows any more go."""
         for name, fd in kept.items():
-            node = int(name.partition("-")[2])
-            if node in self._inodes:
-                self._nameless[node] = fd
+            prefix, _, number = name.partition("-")
+            if prefix != "nameless":
+                continue
+            if int(number) in self._inodes:
+                self._nameless[int(number)] = fd
             else:
                 os.close(fd)
                 self._record.drop(name)
+
+    def restore(self) -> None:
+        """Find out about device indexes and aliases of the inodes that are known."""
         for node in self._inodes:
             if node >= ALIAS:
                 key = self._inodes.key(node)

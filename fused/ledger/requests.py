@@ -34,15 +34,16 @@ class RequestBuffers:
         start = number * STRIDE + HEAD
         return self._view[start : start + BYTES]
 
-    def put_at(self, number: int, address: int) -> None:
-        """Put a slot's buffer, emptied, into the place of one that malloc mapped at `address`.
+    def put_at(self, number: int, address: int) -> memoryview:
+        """Put a slot's buffer, emptied, into the place of one that malloc gave at `address`.
 
-        Nobody may use that memory meanwhile.  OSError when it cannot be done."""
+        Nobody may use that memory meanwhile.  Returns what requests are read into: memory that
+        does not begin a page cannot be replaced, and a FORGET in it dies with its reader."""
         base, start = address - HEAD, number * STRIDE
-        if base % mmap.PAGESIZE:
-            raise OSError("malloc gave a request buffer that does not start a page")
-        self._view[start : start + HEAD] = ctypes.string_at(base, HEAD)
-        access, fixed = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED
-        if _mmap(base, STRIDE, access, fixed, self.fd, start) != base:
-            raise OSError(ctypes.get_errno(), "mmap of a request buffer failed")
-        ctypes.memset(address, 0, STRIDE - HEAD)
+        if base % mmap.PAGESIZE == 0:
+            self._view[start : start + HEAD] = ctypes.string_at(base, HEAD)
+            access, fixed = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED
+            if _mmap(base, STRIDE, access, fixed, self.fd, start) != base:
+                raise OSError(ctypes.get_errno(), "mmap of a request buffer failed")
+        ctypes.memset(address, 0, BYTES)
+        return memoryview((ctypes.c_ubyte * BYTES).from_address(address)).cast("B")

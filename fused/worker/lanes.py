@@ -49,17 +49,14 @@ class Lanes:
         """Give lanes to threads that wait in read(2): by native id, their buffers' addresses."""
         for thread, address in buffers.items():
             number = self._free.pop()
-            self._ledger.requests.put_at(number, address)
-            self._of_thread[thread] = self._lane(number)
-
-    def _lane(self, number: int) -> Lane:
-        return Lane(self._ledger.slot(number), self._ledger.requests[number])
+            buffer = self._ledger.requests.put_at(number, address)
+            self._of_thread[thread] = Lane(self._ledger.slot(number), buffer)
 
     def enter(self) -> Lane:
         """The calling thread's lane; of one that llfuse did not start, the conductor's own."""
         lane = self._of_thread.get(threading.get_native_id())
         if lane is None:
-            lane = self._lane(OWN_SLOT)
+            lane = Lane(self._ledger.slot(OWN_SLOT), self._ledger.requests[OWN_SLOT])
         self.local.lane = lane
         return lane
 

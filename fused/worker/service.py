@@ -150,9 +150,6 @@ class Service:
         self.ledger.set_state(State.SERVING)
         self.resumable = self._survivor and self.mount.on_crash == "resume"
         what = f"serving {self.mount.type} on {self.mount.mountpoint}"
-        notify.notify(
-            "READY=1", f"STATUS={what}", f"WATCHDOG_USEC={int(self.mount.watchdog * 1e6)}"
-        )
         if self.heir is not None:
             log.warning(
                 "worker %d has ended: the mount was resumed %.0f ms after this one began, "
@@ -162,6 +159,9 @@ class Service:
             )
         else:
             log.info("%s", what)
+        notify.notify(
+            "READY=1", f"STATUS={what}", f"WATCHDOG_USEC={int(self.mount.watchdog * 1e6)}"
+        )
 
     # -- the way out -----------------------------------------------------------------------------
 
@@ -237,8 +237,10 @@ def _bring_up(mount: MountSpec, directory: str) -> Service:
             log.error("the mount cannot be resumed and is made afresh: %s", reason,
                       exc_info=None if known else error)  # fmt: skip
             service.give_up()
-            lasting = {name: fd for name, fd in descriptors.items() if name == "store"}
-            service = Service(mount, directory, lasting)
+            descriptors.pop(CONNECTION)
+            if (requests := descriptors.pop(REQUESTS, None)) is not None:
+                os.close(requests)
+            service = Service(mount, directory, descriptors)
     elif wire.is_left_behind(mount):
         reason = takeover.obstacle(mount, service.fs) or "nobody has kept its connection"
         log.warning("a dead worker's mount is made afresh: %s", reason)

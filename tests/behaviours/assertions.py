@@ -84,6 +84,7 @@ def make(path: Path, content: bytes = b"", mode: int = 0o644) -> Path:
         while written < len(content):
             written += os.write(fd, memoryview(content)[written:])
         os.fchmod(fd, mode)
+        os.fsync(fd)  # with write-back caching, times settle when data is written
     return path
 
 

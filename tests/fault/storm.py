@@ -39,8 +39,8 @@ A_DAY = 86_400.0
 
 
 class Report(NamedTuple):
-    """What a storm saw.  Stalls are in seconds: from a kill to the end of the longest call that
-    was under way; a kill that delayed no call by 5 ms is not among them."""
+    """What a storm saw.  Stalls are in seconds: from a kill to the end of the last call that was
+    begun before the successor was ready; a kill that delayed no call by 5 ms is not among them."""
 
     kills: int
     calls: int
@@ -86,7 +86,7 @@ def storm(mount: Mount, seed: int, enough: Callable[[int, float], bool]) -> Repo
     mount.announce(*ANNOUNCED)
     stop = mount.directory / "stop"
     stop.unlink(missing_ok=True)
-    killed: list[float] = []
+    killed: list[tuple[float, float]] = []
     with ThreadPoolExecutor(1) as pool:
         arguments = str(mount.path), seed, str(stop)
         work = pool.submit(in_child, clients, *arguments, limit=A_DAY, rescue=mount.abort)
@@ -107,23 +107,25 @@ def _kill(
     mount: Mount,
     chance: random.Random,
     work: "Future[Work]",
-    killed: list[float],
+    killed: list[tuple[float, float]],
     enough: Callable[[int, float], bool],
 ) -> None:
-    """Kill worker after worker; `killed` gets the moments.  Ends early when the clients do."""
+    """Kill worker after worker; `killed` gets the moments of each kill and of readiness after it.
+    Ends early when the clients do."""
     began = time.monotonic()
     while not work.done() and not enough(len(killed), time.monotonic() - began):
         time.sleep(chance.choice(PAUSES) * chance.random())
-        killed.append(time.monotonic())
+        moment = time.monotonic()
         mount.kill(chance.choice(SIGNALS))
         mount.start()
+        killed.append((moment, time.monotonic()))
 
 
-def _stalls(killed: list[float], slow: list[tuple[float, float]]) -> list[float]:
-    """For each kill that delayed a call: until when the longest delay lasted."""
+def _stalls(killed: list[tuple[float, float]], slow: list[tuple[float, float]]) -> list[float]:
+    """For each kill that delayed a call: until when."""
     stalls = []
-    for moment in killed:
-        ends = [end for start, end in slow if start <= moment + 0.2 and end > moment]
+    for moment, ready in killed:
+        ends = [end for start, end in slow if start < ready and end > moment]
         if ends:
             stalls.append(max(ends) - moment)
     return stalls

@@ -90,6 +90,7 @@ def test_the_number_of_inodes_is_limited(mounted: Mounted) -> None:
             with fails(errno.ENOSPC):
                 maker(mount.path / "one more")
         os.unlink(mount.path / "2")
+        wait_until(lambda: os.statvfs(mount.path).f_ffree > 0, 5, "the kernel's FORGET")
         make(mount.path / "fits")
 
     mount.does(work)
