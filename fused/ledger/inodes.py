@@ -8,7 +8,8 @@ from fused.ledger import layout as at
 from fused.ledger.layout import CONTINUED, INODE_WORDS, INODES_AT, inode_crc, pack_count
 from fused.ledger.rows import Rows
 
-SHRINK, SMALL = 8, 1000  # the index is made anew when it has shrunk to an eighth, if not small
+SHRINK, SMALL = 8, 64_000  # the index is made anew when it has shrunk to an eighth, if not small
+ONCE = pack_count(1)
 
 
 class InodeTable:
@@ -26,7 +27,7 @@ class InodeTable:
         self._words, self._bytes = words, memoryview(map_)
         self._free = Rows(fd, map_, INODES_AT * 8, INODE_WORDS * 8, at.INODE_CAPACITY)
         self.rows: dict[int, int] = {}  # node id -> index of its row's first word
-        self._shrink_below = 0
+        self._shrink_below, self._grown_above = 0, SMALL
 
     def __contains__(self, node: int) -> bool:
         return node in self.rows
@@ -44,11 +45,16 @@ class InodeTable:
 
     def add(self, node: int, key: bytes, parent: int, name: bytes, links: int) -> None:
         """Make a row, with a count of one, for an inode that has none."""
-        self.rows[node] = self._write(node, pack_count(1), key, parent, name, links)
-        if len(self.rows) > SHRINK * SHRINK * max(self._shrink_below, SMALL):
-            self._shrink_below = len(self.rows) // SHRINK
+        self.rows[node] = self._write(node, ONCE, key, parent, name, links)
+        if len(self.rows) > self._grown_above:
+            self._expect_shrinking()
         self._words[at.KNOWN] += 1
         self._words[at.LOOKUPS] += 1
+
+    def _expect_shrinking(self) -> None:
+        if len(self.rows) > SMALL:
+            self._shrink_below = len(self.rows) // SHRINK
+        self._grown_above = max(SMALL, SHRINK * len(self.rows))
 
     def increment(self, node: int) -> int:
         """Count one more lookup of a known inode; returns the new count."""
@@ -81,7 +87,7 @@ class InodeTable:
         self._erase(row)
         if len(self.rows) < self._shrink_below:  # a dict never shrinks by itself
             self.rows = dict(self.rows)
-            self._shrink_below //= SHRINK
+            self._shrink_below, self._grown_above = 0, SMALL
         return 0
 
     def rename(self, node: int, parent: int, name: bytes) -> None:
@@ -210,7 +216,7 @@ class InodeTable:
                 else:
                     self.rows[node] = row
         self._free.adopt(nodes)
-        self._shrink_below = len(self.rows) // SHRINK
+        self._expect_shrinking()
         words[at.KNOWN] = len(self.rows)
         words[at.LOOKUPS] = sum(words[row + at.COUNT] >> 24 for row in self.rows.values())
 
