@@ -1,6 +1,7 @@
 """The ledger's inode table, from its writer's side."""
 
 import mmap
+import struct
 from collections.abc import Iterator
 
 from fused.errors import LedgerDamaged
@@ -10,6 +11,8 @@ from fused.ledger.rows import Rows
 
 SHRINK, SMALL = 8, 64_000  # the index is made anew when it has shrunk to an eighth, if not small
 ONCE = pack_count(1)
+BLOB_AT = at.BLOB * 8
+_BODY = struct.Struct("=QQQQQ")  # COUNT, LINKS, PARENT, META, CRC
 
 
 class InodeTable:
@@ -151,19 +154,18 @@ class InodeTable:
     def _write(
         self, node: int, count: int, key: bytes, parent: int, name: bytes, links: int
     ) -> int:
-        words, blob = self._words, key + name
+        blob = key + name
         following = self._continue(blob[at.BLOB_BYTES :]) if len(blob) > at.BLOB_BYTES else 0
         row = self._take()
         meta = len(key) | len(blob) << 16 | following << 32
-        start = (row + at.BLOB) * 8
-        end = min(start + len(blob), (row + INODE_WORDS) * 8)
-        self._bytes[start:end] = blob[: at.BLOB_BYTES]
-        words[row + at.COUNT] = count
-        words[row + at.LINKS] = links
-        words[row + at.PARENT] = parent
-        words[row + at.META] = meta
-        words[row + at.CRC] = inode_crc(node, parent, meta, blob)
-        words[row] = node
+        start = row * 8 + BLOB_AT
+        if following:
+            self._bytes[start : start + at.BLOB_BYTES] = blob[: at.BLOB_BYTES]
+        else:
+            self._bytes[start : start + len(blob)] = blob
+        crc = inode_crc(node, parent, meta, blob)
+        _BODY.pack_into(self._bytes, (row + 1) * 8, count, links, parent, meta, crc)
+        self._words[row] = node
         return row
 
     def _continue(self, rest: bytes) -> int:

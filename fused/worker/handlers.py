@@ -15,6 +15,7 @@ import llfuse
 from llfuse import EntryAttributes, FUSEError
 
 from fused.ledger import layout as at
+from fused.ledger.layout import COUNTED, COUNTED_AFTER, COUNTED_NODE, COUNTING, UNIQUE
 from fused.ledger.writer import Ledger
 from fused.worker.lanes import Lanes
 
@@ -46,14 +47,14 @@ class NotingHandlers:
             return
         slot, inodes = self._local.lane.slot, self.ledger.inodes
         known = node in inodes.rows
-        slot[at.COUNTED_NODE] = node
-        slot[at.COUNTED_AFTER] = inodes.count(node) + 1 if known else 1
-        slot[at.COUNTING] = unique = slot[at.UNIQUE]
+        slot[COUNTED_NODE] = node
+        slot[COUNTED_AFTER] = inodes.count(node) + 1 if known else 1
+        slot[COUNTING] = unique = slot[UNIQUE]
         if known:
             inodes.increment(node)
         else:
             inodes.add(node, self._key(node), parent, name, entry.st_nlink)
-        slot[at.COUNTED] = unique
+        slot[COUNTED] = unique
 
     def _open(self, fh: int, node: int, flags: int, directory: bool) -> int:
         slot = self._local.lane.slot
