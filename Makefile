@@ -10,7 +10,8 @@ python = .venv/bin/python
 library = $(PREFIX)/lib/fused
 documents = $(PREFIX)/share/doc/fused
 
-.PHONY: help run test check bench fault install clean prepare-build prepare-run prepare-test
+.PHONY: help run test check bench fault install clean
+.PHONY: prepare-build prepare-run prepare-test prepare-bench
 
 help:
 	@echo 'make run      the manager in the foreground, on config/demo.yaml, with mounts in run/mnt'
@@ -20,7 +21,7 @@ help:
 	@echo 'make fault    SECONDS=$(SECONDS): kill workers under load'
 	@echo 'make install  DESTDIR= PREFIX=$(PREFIX)'
 
-prepare-build prepare-run prepare-test: prepare-%:
+prepare-build prepare-run prepare-test prepare-bench: prepare-%:
 	@packaging/prepare $*
 
 # Everything is fetched and compiled once, into .venv/wheels; `install` builds from there, too.
@@ -54,8 +55,9 @@ check: .venv/ready
 test: prepare-test check
 	$(python) -m pytest
 
-bench: prepare-run .venv/ready
-	PYTHONPATH=tests $(python) -m bench
+# ARGS=--help tells what can be asked for, ARGS=--quick is a rough table in few minutes.
+bench: prepare-bench .venv/ready
+	PYTHONPATH=tests $(python) -m bench $(ARGS)
 
 # Workers are killed under load for so long, on each kind of mount; SEED= replays a failure.
 SECONDS ?= 60

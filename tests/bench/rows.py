@@ -58,7 +58,7 @@ def write(block: int, *, sync: bool = False) -> Callable[[Place], Work]:
         content = os.urandom(block)
         yield 0
         with _open(place.own / "file", MAKING, sync=sync) as fd:
-            for _ in range(place.data.sizes.written // place.clients // block):
+            for _ in range(max(1, place.data.sizes.written // place.clients // block)):
                 os.write(fd, content)
                 yield block
 

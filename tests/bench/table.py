@@ -24,6 +24,7 @@ class Goal(NamedTuple):
     clients: tuple[int, ...] = (1, 4)
 
 
+ONE = (1,)
 OURS = ("fused shared", "fused exclusive")
 FSYNCED = ("write 4 KiB, fsync", "write 1 MiB, fsync")
 WARM = ("read 4 KiB, warm", "read 1 MiB, warm")
@@ -34,16 +35,16 @@ GOALS = (
     *(Goal("disk", who, "llfuse", 1.5, ("create+write", "random read 4 KiB")) for who in OURS),
     *(Goal("disk", who, "llfuse", 1.5, clients=(4,)) for who in OURS),
     Goal("disk", "fused exclusive", "bindfs", 3.0, ("write 4 KiB",)),
-    Goal("disk", "fused exclusive", "native", 0.9, FSYNCED),
-    Goal("disk", "fused exclusive", "native", 0.7, ("write 4 KiB",)),
-    Goal("disk", "fused exclusive", "native", 0.25, ("write 1 MiB",)),
-    Goal("disk", "fused exclusive", "native", 0.85, COLD),
-    Goal("disk", "fused exclusive", "native", 0.9, WARM),
-    Goal("memory", "fused memory", "tmpfs", 0.5, ("write 4 KiB",)),
-    Goal("memory", "fused memory", "tmpfs", 0.4, ("write 1 MiB",)),
-    Goal("memory", "fused memory", "tmpfs", 0.9, WARM),
-    Goal("memory", "fused memory", "tmpfs", 0.4, COLD[:1]),
-    Goal("memory", "fused memory", "tmpfs", 0.25, COLD[1:]),
+    Goal("disk", "fused exclusive", "native", 0.9, FSYNCED, ONE),
+    Goal("disk", "fused exclusive", "native", 0.7, ("write 4 KiB",), ONE),
+    Goal("disk", "fused exclusive", "native", 0.25, ("write 1 MiB",), ONE),
+    Goal("disk", "fused exclusive", "native", 0.85, COLD, ONE),
+    Goal("disk", "fused exclusive", "native", 0.9, WARM, ONE),
+    Goal("memory", "fused memory", "tmpfs", 0.5, ("write 4 KiB",), ONE),
+    Goal("memory", "fused memory", "tmpfs", 0.4, ("write 1 MiB",), ONE),
+    Goal("memory", "fused memory", "tmpfs", 0.9, WARM, ONE),
+    Goal("memory", "fused memory", "tmpfs", 0.4, COLD[:1], ONE),
+    Goal("memory", "fused memory", "tmpfs", 0.25, COLD[1:], ONE),
     Goal("memory", "fused memory", "llfuse", 2.0, NAMES),
 )
 
