@@ -4,6 +4,7 @@ import mmap
 import os
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,16 @@ from fused.ledger.writer import Ledger
 PLACE = "/dev/shm"
 NODES = st.integers(2, 40)
 KEYS, NAMES = st.binary(max_size=300), st.binary(min_size=1, max_size=255)
+
+
+@pytest.fixture(autouse=True)
+def _descriptors_are_closed() -> Iterator[None]:
+    """A worker has its ledger open until it ends; here many are opened in one process."""
+    yield
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if "fused-" in os.readlink(f"/proc/self/fd/{name}"):
+                os.close(int(name))
 
 
 @pytest.fixture
