@@ -81,8 +81,8 @@ def handle_check(fh_word: int, node: int, flags: int) -> int:
 
 def inode_crc(node: int, parent: int, meta: int, blob: bytes) -> int:
     """The CRC word of an inode's row; a flipped bit in any of them changes it."""
-    mixed = node ^ parent << 1 ^ meta << 2
-    return crc32(blob, (mixed ^ mixed >> 32 ^ mixed >> 64) & 0xFFFFFFFF)
+    mixed = node ^ parent ^ meta
+    return crc32(blob, (mixed ^ mixed >> 32) & 0xFFFFFFFF)
 
 
 def constants_crc(words: "list[int]") -> int:

@@ -72,9 +72,8 @@ class NotingHandlers:
         slot = self._local.lane.slot
         if slot[at.INTENT] == slot[at.UNIQUE]:
             return slot[at.BEFORE], slot[at.BEFORE_TARGET]
-        held = [self.fs.peek(parent, name) for parent, name in places]
-        slot[at.BEFORE] = held[0]
-        slot[at.BEFORE_TARGET] = held[1] if len(held) > 1 else 0
+        slot[at.BEFORE] = self.fs.peek(*places[0])
+        slot[at.BEFORE_TARGET] = self.fs.peek(*places[1]) if len(places) > 1 else 0
         slot[at.INTENT] = slot[at.UNIQUE]
         return None
 
