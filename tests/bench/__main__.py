@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
         "--only", action="append", metavar="CONTENDER", help="only native and contenders like this"
     )
     add("--clients", type=int, choices=(1, 4), help="only rows with so many clients")
-    add("--rounds", type=int, help="turns of each contender (5; quick: 3)")
+    add("--rounds", type=int, default=3, help="turns of each contender (3)")
     add("--seconds", type=float, default=0.5, help="that a turn takes at most (0.5)")
     add("--directory", type=Path, default=REPOSITORY / "run/bench", help="where to work")
     add("--json", type=Path, help="write all that was measured to this file")
@@ -70,7 +70,6 @@ def told(samples: Iterable[Sample]) -> list[Sample]:
 def run(wanted: argparse.Namespace, place: Path, peers: Peers) -> list[Table]:
     """Measure, in `place`, an empty directory on a disk."""
     sizes = Sizes().over(QUICK if wanted.quick else 1)
-    rounds = wanted.rounds or (3 if wanted.quick else 5)
     project = place / "project"
     project.mkdir()
     make_project(project, 600 if not wanted.quick else 100)
@@ -81,7 +80,7 @@ def run(wanted: argparse.Namespace, place: Path, peers: Peers) -> list[Table]:
                 field = _only(field, wanted.only)
                 directory = place / field.name
                 with Runner(field, directory, project, sizes, wanted.seconds) as runner:
-                    samples = told(runner.measure(chosen(wanted), rounds))
+                    samples = told(runner.measure(chosen(wanted), wanted.rounds))
                 names = tuple(contender.name for contender in field.contenders)
                 tables.append(Table(field.name, names, samples))
                 print(tables[-1].text(), end="\n\n", flush=True)

@@ -100,8 +100,8 @@ class Runner:
         """Have the caches as the row wants them, and the servers idle."""
         if row.cold:
             Path("/proc/sys/vm/drop_caches").write_text("3")
-            if row.cold == "mount" and self.field.shown is not None:
-                in_child(Data(self.field.shown, self._sizes, self._project).warm)
+            if row.cold != "disk" and self.field.shown is not None:
+                in_child(Data(self.field.shown, self._sizes, self._project).warm, row.cold)
         self._settle()
 
     def _settle(self, limit: float = 10.0) -> None:
