@@ -4,6 +4,7 @@ Everything acts on a descriptor's path in /proc/self/fd, which leads to the file
 symlink, and never through one.
 """
 
+import errno
 import os
 import stat
 from typing import Any
@@ -13,13 +14,32 @@ from llfuse import EntryAttributes
 
 from fused.filesystems import syscalls
 from fused.filesystems.source import Source
+from fused.filesystems.survival import Record
+
+TOLD = 16384  # files whose state, as it was told to the kernel, is remembered
+
+
+def _state(st: os.stat_result) -> int:
+    """A number that changes when a file's content or attributes do."""
+    return hash((st.st_mtime_ns, st.st_ctime_ns, st.st_size))
+
+
+def _privileges(mode: int) -> int:
+    """The bits that a change by others takes away."""
+    return mode & (stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
 
 
 class AttributeHandlers(llfuse.Operations):
     """Handlers of requests about one inode's attributes."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[int, int] = {}  # inode -> `_state`
+
+    _record: Record
     _source: Source
     _files: dict[int, int]  # fh -> descriptor
+    _exclusive: bool  # whether nobody else changes the source
     _timeout: float  # seconds that the kernel may believe attributes and names
 
     def _attributes(self, st: os.stat_result, node: int) -> EntryAttributes:
@@ -37,7 +57,15 @@ class AttributeHandlers(llfuse.Operations):
         entry.st_mtime_ns = st.st_mtime_ns
         entry.st_ctime_ns = st.st_ctime_ns
         entry.attr_timeout = entry.entry_timeout = self._timeout
+        if not self._exclusive:
+            if len(self._told) >= TOLD:
+                del self._told[next(iter(self._told))]
+            self._told[node] = _state(st)
         return entry
+
+    def _is_told(self, node: int, st: os.stat_result) -> bool:
+        """Whether this is what the kernel was told of the inode last, as far as is remembered."""
+        return self._told.get(node) == _state(st)
 
     def _proc_path(self, inode: int) -> bytes:
         return b"/proc/self/fd/%d" % self._source.path_fd(inode)
@@ -56,7 +84,8 @@ class AttributeHandlers(llfuse.Operations):
             if ctx.uid != 0:  # the kernel does not say so in a truncation
                 self.drop_privileges(path)
         elif fields.update_uid or fields.update_gid or not (fields.update_mode or times):
-            # chown(-1, -1), too, clears suid and sgid: it comes with nothing to set.
+            if not (fields.update_uid or fields.update_gid):
+                self._may_lose_privileges(inode, fd, ctx)
             uid = attr.st_uid if fields.update_uid else -1
             gid = attr.st_gid if fields.update_gid else -1
             os.chown(path, uid, gid)
@@ -68,14 +97,19 @@ class AttributeHandlers(llfuse.Operations):
             syscalls.utimens(path, atime, mtime)
         return self._attributes(os.fstat(fd), inode)
 
+    def _may_lose_privileges(self, inode: int, fd: int, ctx: Any) -> None:
+        """A request that sets nothing, but clears suid and sgid, is chown(-1, -1), which takes the
+        owner, or comes before a write, which needs no more than an open file.  OSError EPERM."""
+        st = os.fstat(fd)
+        allowed = ctx.uid in (0, st.st_uid) or self._record.open_handles(inode)
+        if not allowed and _privileges(st.st_mode):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
     @staticmethod
     def drop_privileges(path: bytes) -> None:
         """Clear suid and sgid as the kernel does for a writer without CAP_FSETID."""
         mode = os.stat(path).st_mode
-        kill = mode & stat.S_ISUID
-        if mode & stat.S_IXGRP:
-            kill |= mode & stat.S_ISGID
-        if kill:
+        if kill := _privileges(mode):
             os.chmod(path, stat.S_IMODE(mode & ~kill))
 
     def readlink(self, inode: int, ctx: Any) -> bytes:

@@ -11,6 +11,7 @@ import os
 from fused.errors import WorkerFailed
 from fused.filesystems import syscalls
 from fused.filesystems.passthrough import Passthrough
+from fused.filesystems.survival import Features
 
 log = logging.getLogger(__name__)
 STORE = "store"
@@ -24,6 +25,10 @@ class Memory(Passthrough):
         super().__init__("", cache="exclusive")
         limits = {"size": size, "nr_inodes": inodes}
         self._limits = {key: str(value) for key, value in limits.items() if value is not None}
+
+    @property
+    def features(self) -> Features:
+        return super().features._replace(threads=1)  # nothing blocks here: a second one is a loss
 
     def _open_root(self, descriptors: dict[str, int]) -> int:
         mount = descriptors.get(STORE)

@@ -33,7 +33,6 @@ SHARED_SECONDS, EXCLUSIVE_SECONDS = 0.5, 86400.0
 GONE = -1  # in place of a descriptor: system calls answer EBADF
 LARGE = 16 << 10  # bytes from which on it pays to let other threads work meanwhile
 _NOT_PASSED = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_DIRECT | os.O_APPEND | os.O_NOCTTY
-_PRIVILEGES = stat.S_ISUID | stat.S_ISGID
 
 
 class Directory:
@@ -58,6 +57,9 @@ class Passthrough(AttributeHandlers):
         self._files: dict[int, int] = {}  # fh -> descriptor
         self._directories: dict[int, Directory] = {}
         self._umask = -1
+        # What was last seen of a name, for the change of it that follows most likely.
+        self._peeked: tuple[int, bytes, os.stat_result | None, int] | None = None
+        self._absent: tuple[int, bytes] | None = None
         self._record: Record
         self._source: Source
 
@@ -105,21 +107,29 @@ class Passthrough(AttributeHandlers):
         return self._source.key(inode)
 
     def peek(self, parent: int, name: bytes) -> int:
-        try:
-            directory = self._source.path_fd(parent)
-            st = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR):
-                return 0
-            raise
-        return self._source.identify(parent, name, st)
+        st, node = None, 0
+        if self._absent != (parent, name):
+            try:
+                directory = self._source.path_fd(parent)
+                st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                node = self._source.identify(parent, name, st)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR):
+                    raise
+        self._peeked = parent, name, st, node
+        return node
 
     # -- names -----------------------------------------------------------------------------------
 
     def lookup(self, parent: int, name: bytes, ctx: Any) -> EntryAttributes:
         if len(name) > NAME_MAX:
             raise FUSEError(errno.ENAMETOOLONG)
-        return self._entry(parent, name)
+        try:
+            return self._entry(parent, name)
+        except FileNotFoundError:
+            if self._exclusive:
+                self._absent = parent, name
+            raise
 
     def _entry(self, parent: int, name: bytes) -> EntryAttributes:
         st = os.stat(name, dir_fd=self._source.path_fd(parent), follow_symlinks=False)
@@ -138,16 +148,19 @@ class Passthrough(AttributeHandlers):
 
     def _as(self, ctx: Any) -> None:
         """Become the caller for a call that makes a file, until `_as_root`."""
+        self._peeked = self._absent = None
         if ctx.umask != self._umask:
             os.umask(ctx.umask)
             self._umask = ctx.umask
-        syscalls.setfsgid(ctx.gid)
-        syscalls.setfsuid(ctx.uid)
+        if ctx.uid or ctx.gid:
+            syscalls.setfsgid(ctx.gid)
+            syscalls.setfsuid(ctx.uid)
 
     @staticmethod
-    def _as_root() -> None:
-        syscalls.setfsuid(0)
-        syscalls.setfsgid(0)
+    def _as_root(ctx: Any) -> None:
+        if ctx.uid or ctx.gid:
+            syscalls.setfsuid(0)
+            syscalls.setfsgid(0)
 
     def mkdir(self, parent: int, name: bytes, mode: int, ctx: Any) -> EntryAttributes:
         directory = self._source.path_fd(parent)
@@ -155,7 +168,7 @@ class Passthrough(AttributeHandlers):
         try:
             os.mkdir(name, mode, dir_fd=directory)
         finally:
-            self._as_root()
+            self._as_root(ctx)
         return self._entry(parent, name)
 
     def mknod(self, parent: int, name: bytes, mode: int, rdev: int, ctx: Any) -> EntryAttributes:
@@ -164,7 +177,7 @@ class Passthrough(AttributeHandlers):
         try:
             os.mknod(name, mode, rdev, dir_fd=directory)
         finally:
-            self._as_root()
+            self._as_root(ctx)
         return self._entry(parent, name)
 
     def symlink(self, parent: int, name: bytes, target: bytes, ctx: Any) -> EntryAttributes:
@@ -173,7 +186,7 @@ class Passthrough(AttributeHandlers):
         try:
             os.symlink(target, name, dir_fd=directory)
         finally:
-            self._as_root()
+            self._as_root(ctx)
         return self._entry(parent, name)
 
     def create(
@@ -185,17 +198,16 @@ class Passthrough(AttributeHandlers):
         try:
             fd = os.open(name, wanted, mode, dir_fd=directory)
         finally:
-            self._as_root()
+            self._as_root(ctx)
         try:
             entry = self._identified(parent, name, os.fstat(fd))
         except BaseException:
             os.close(fd)
             raise
-        fh = self._record.next_handle()
-        self._files[fh] = fd
-        return fh, entry
+        return self._opened(entry.st_ino, fd), entry
 
     def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> EntryAttributes:
+        self._peeked = self._absent = None
         source = b"/proc/self/fd/%d" % self._source.path_fd(inode)
         directory = self._source.path_fd(new_parent)
         os.link(source, new_name, dst_dir_fd=directory, follow_symlinks=True)
@@ -229,15 +241,18 @@ class Passthrough(AttributeHandlers):
     def _in_use_by(self, parent: int, name: bytes) -> tuple[int, bool]:
         """The inode that has this name only and may be in use, zero when there is none such; and
         whether it can be kept beyond this process (opening a device would do something)."""
-        try:
-            st = os.stat(name, dir_fd=self._source.path_fd(parent), follow_symlinks=False)
-        except OSError:
+        if self._peeked is None or self._peeked[:2] != (parent, name):
+            self.peek(parent, name)
+        assert self._peeked is not None
+        _, _, st, node = self._peeked
+        self._peeked = self._absent = None
+        if st is None or (st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode)):
             return 0, False
-        if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
-            return 0, False
-        node = self._source.identify(parent, name, st)
         if stat.S_ISREG(st.st_mode):
-            return (node, True) if self._record.open_handles(node) else (0, False)
+            if self._record.open_handles(node):
+                return node, True
+            self._source.hold(node, parent, name)  # who knows it may ask for it until forgotten
+            return 0, False
         return node, stat.S_ISDIR(st.st_mode)
 
     # -- files -----------------------------------------------------------------------------------
@@ -255,10 +270,14 @@ class Passthrough(AttributeHandlers):
         fd = self._open_file(inode, flags)
         if flags & os.O_TRUNC and self._record.kills_privileges():
             self.drop_privileges(b"/proc/self/fd/%d" % fd)
-        if not self._exclusive:
+        if not self._exclusive and not self._is_told(inode, os.fstat(fd)):
             self._record.invalidate(inode)
+        return self._opened(inode, fd)
+
+    def _opened(self, inode: int, fd: int) -> int:
         fh = self._record.next_handle()
         self._files[fh] = fd
+        self._source.lend(inode, fd)
         return fh
 
     def read(self, fh: int, offset: int, size: int) -> bytes:
@@ -278,7 +297,9 @@ class Passthrough(AttributeHandlers):
         return os.pwrite(fd, data, offset)
 
     def flush(self, fh: int) -> None:
-        os.close(os.dup(self._files[fh]))  # close(2) may have an error to tell
+        if self._source.local:
+            raise FUSEError(errno.ENOSYS)  # close(2) has no error to tell: the kernel asks no more
+        os.close(os.dup(self._files[fh]))
 
     def fsync(self, fh: int, datasync: bool) -> None:
         fd = self._files[fh]
@@ -288,9 +309,9 @@ class Passthrough(AttributeHandlers):
     def release(self, fh: int) -> None:
         self._close(self._files.pop(fh))
 
-    @staticmethod
-    def _close(fd: int) -> None:
+    def _close(self, fd: int) -> None:
         if fd != GONE:
+            self._source.take_back(fd)
             os.close(fd)
 
     # -- directories -----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ Rules of identity
   have no name any more.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -24,6 +25,7 @@ from fused.filesystems.survival import KnownInodes, Record
 ROOT = 1
 AT_HAND = 256  # descriptors kept for speed
 DEVICE_SHIFT, DEVICES = 48, 1 << 14
+LOCAL = {0xEF53, 0x58465342, 0x9123683E, 0x01021994}  # statfs(2): ext4, xfs, btrfs, tmpfs
 ALIAS = 1 << 62  # node ids from here on are no file's own number
 _DEVICE = struct.Struct("=Q")
 
@@ -36,7 +38,7 @@ class Source:
     """The files below a directory.
 
     Invariants (`check`): `_hand` holds at most AT_HAND descriptors; no node is both at hand and
-    nameless; every alias is a known inode.
+    nameless; what is lent is borrowed from one handle; every alias is a known inode.
     """
 
     def __init__(self, root: int, record: Record) -> None:
@@ -50,10 +52,13 @@ class Source:
         self._handleless: set[int] = set()
         self._hand: dict[int, int] = {}  # node -> O_PATH descriptor, the least recently used first
         self._nameless: dict[int, int] = {}  # node -> O_PATH descriptor kept in the fd store
+        self._lent: dict[int, int] = {}  # node -> descriptor of an open handle of it
+        self._borrowed: dict[int, int] = {}  # descriptor of an open handle -> node
         self._aliases: dict[bytes, int] = {}  # key -> node
         self._alias_keys: dict[int, bytes] = {}
         self._next_alias = ALIAS
         self._keys: dict[int, bytes] = {}  # of inodes that are just becoming known
+        self.local = True  # whether closing a file has no error to tell
         self._add_mount(st.st_dev, root)
 
     # -- from a name to a node -------------------------------------------------------------------
@@ -62,7 +67,7 @@ class Source:
         """The node of what `name` holds, whose attributes are `st`; `key` is ready for it."""
         node = self.number(st)
         if node in self._inodes:
-            if node in self._hand or node in self._nameless:
+            if self._is_open(node):
                 return node  # what is held open cannot have lost its number to another file
             key = self._make_key(parent, name, st)
             if self._inodes.key(node) != key:
@@ -132,6 +137,7 @@ class Source:
     def _add_mount(self, device: int, fd: int) -> None:
         """Note a descriptor of a file system, and whether file handles can be used there."""
         self._mounts[device] = fd
+        self.local = self.local and syscalls.fs_type(fd) in LOCAL
         try:
             handle = syscalls.name_to_handle(fd, b"")
             os.close(syscalls.open_by_handle(fd, handle, os.O_PATH))
@@ -141,28 +147,56 @@ class Source:
     # -- from a node to a descriptor -------------------------------------------------------------
 
     def path_fd(self, node: int) -> int:
-        """An O_PATH descriptor of the inode; ours, and open for the next AT_HAND calls at least.
-        OSError ESTALE."""
+        """A descriptor of the inode, O_PATH or an open handle's; open for the next AT_HAND calls
+        at least, or until that handle is closed.  OSError ESTALE."""
         fd = self._hand.pop(node, None)
         if fd is not None:
             self._hand[node] = fd  # now the youngest
             return fd
         if node == ROOT:
             return self.root
-        fd = self._nameless.get(node)
+        fd = self._nameless.get(node) or self._lent.get(node)
         if fd is not None:
             return fd
         fd = self._find(node, os.O_PATH)
-        if len(self._hand) >= AT_HAND:
-            os.close(self._hand.pop(next(iter(self._hand))))
-        self._hand[node] = fd
+        self._put_at_hand(node, fd)
         return fd
 
     def open(self, node: int, flags: int) -> int:
         """open(2) of the inode, whatever its name is now; the descriptor is the caller's."""
-        if node in self._hand or node in self._nameless or node == ROOT:
+        if self._is_open(node) or node == ROOT:
             return os.open(b"/proc/self/fd/%d" % self.path_fd(node), flags | os.O_CLOEXEC)
         return self._find(node, flags)
+
+    def hold(self, node: int, parent: int, name: bytes) -> None:
+        """Have an inode at hand that is about to lose its name, if the kernel knows it."""
+        if node not in self._inodes or self._is_open(node):
+            return
+        with contextlib.suppress(OSError):
+            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(name, flags, dir_fd=self.path_fd(parent))
+            if self.number(os.fstat(fd)) == node:
+                self._put_at_hand(node, fd)
+            else:
+                os.close(fd)
+
+    def _put_at_hand(self, node: int, fd: int) -> None:
+        if len(self._hand) >= AT_HAND:
+            os.close(self._hand.pop(next(iter(self._hand))))
+        self._hand[node] = fd
+
+    def _is_open(self, node: int) -> bool:
+        return node in self._hand or node in self._lent or node in self._nameless
+
+    def lend(self, node: int, fd: int) -> None:
+        """`fd` is open on the inode and may be used for it until it is taken back."""
+        self._lent[node], self._borrowed[fd] = fd, node
+
+    def take_back(self, fd: int) -> None:
+        """The descriptor is about to be closed."""
+        node = self._borrowed.pop(fd, 0)
+        if self._lent.get(node) == fd:
+            del self._lent[node]
 
     def _find(self, node: int, flags: int) -> int:
         try:
@@ -263,5 +297,6 @@ class Source:
         """Run the invariants; AssertionError when one does not hold."""
         assert len(self._hand) <= AT_HAND
         assert not self._hand.keys() & self._nameless.keys()
+        assert all(self._borrowed[fd] == node for node, fd in self._lent.items())
         assert all(node in self._inodes or node in self._keys for node in self._alias_keys)
         assert {key: node for node, key in self._alias_keys.items()} == self._aliases

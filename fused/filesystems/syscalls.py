@@ -29,10 +29,10 @@ setfsuid, setfsgid = _libc.setfsuid, _libc.setfsgid
 
 _handle = ctypes.create_string_buffer(8 + MAX_HANDLE)
 _handle_view = memoryview(_handle).cast("B")
+_handle_length = _handle_view[:4].cast("I")
 _handle_at = ctypes.addressof(_handle)
 _mount_id = ctypes.c_int()
 _mount_id_at = ctypes.addressof(_mount_id)
-_LENGTHS = struct.Struct("=Ii")
 
 _DENTS_BYTES = 64 << 10
 _dents = ctypes.create_string_buffer(_DENTS_BYTES)
@@ -56,11 +56,11 @@ def name_to_handle(directory: int, name: bytes) -> bytes:
     """The file handle of a name, not following a symlink (of `directory` itself for b"").
 
     Its type and bytes as `open_by_handle` takes them.  OSError EOPNOTSUPP where there are none."""
-    _LENGTHS.pack_into(_handle, 0, MAX_HANDLE, 0)
+    _handle_length[0] = MAX_HANDLE
     flags = 0 if name else AT_EMPTY_PATH
     if _name_to_handle(directory, name, _handle_at, _mount_id_at, flags) != 0:
         raise _fail()
-    return bytes(_handle_view[: 8 + _LENGTHS.unpack_from(_handle)[0]])
+    return _handle_view[: 8 + _handle_length[0]].tobytes()
 
 
 def open_by_handle(mount: int, handle: bytes, flags: int) -> int:
@@ -69,6 +69,14 @@ def open_by_handle(mount: int, handle: bytes, flags: int) -> int:
     if fd < 0:
         raise _fail()
     return fd
+
+
+def fs_type(fd: int) -> int:
+    """What kind of file system a descriptor is on: f_type of statfs(2)."""
+    buffer = ctypes.create_string_buffer(256)
+    if _libc.fstatfs(fd, buffer) != 0:
+        raise _fail()
+    return ctypes.c_long.from_buffer(buffer).value
 
 
 def getdents(fd: int) -> list[tuple[bytes, int, int, int]]:

@@ -25,7 +25,7 @@ from fused.errors import WorkerFailed
 from fused.ledger import requests
 from fused.worker import connection as wire
 
-M_MMAP_THRESHOLD, LARGE_OBJECT = -3, 32 << 20  # mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGE_OBJECT = -1, -3, 32 << 20  # mallopt(3)
 READ, READDIR = 15, 28  # opcodes
 LARGEST_REPLY = 128 << 10  # that the stand-in is asked to carry
 READ_SYSCALLS = ("0", "63")  # x86-64; aarch64 and riscv64
@@ -152,6 +152,7 @@ class Session:
                 raise WorkerFailed("cannot attach llfuse: its threads do not read requests")
             time.sleep(0.0002)
         _mallopt(M_MMAP_THRESHOLD, LARGE_OBJECT)
+        _mallopt(M_TRIM_THRESHOLD, LARGE_OBJECT)  # else each large read faults its pages in again
         return buffers
 
     def ask(self, request: bytes, timeout: float | None = None) -> list[bytes]:

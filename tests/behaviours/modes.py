@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 from .assertions import (
@@ -187,6 +188,14 @@ def chown_by_the_owner_clears_setuid_and_setgid(root: Path) -> None:
     ALICE._replace(groups=(TEAM,)).does(lambda: os.chown(path, -1, TEAM))
     assert mode_of(path) == 0o755
     assert os.stat(path).st_gid == TEAM
+
+
+def chown_that_sets_nothing_takes_the_owner_of_a_setuid_program(root: Path) -> None:
+    path = make(root / "program", b"", 0o4755)
+    time.sleep(0.02)  # on FUSE it may still be open for a moment
+    with fails(errno.EPERM):
+        ALICE.does(lambda: os.chown(path, -1, -1))
+    assert mode_of(path) == 0o4755
 
 
 def chown_keeps_setgid_of_directories(root: Path) -> None:
