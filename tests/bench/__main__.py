@@ -4,11 +4,13 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from itertools import groupby
 from pathlib import Path
 
 from supervised import REPOSITORY, abandon
@@ -20,7 +22,7 @@ from bench.peers import Peers
 from bench.plot import svg
 from bench.rounds import Runner, Sample
 from bench.rows import ROWS, Row
-from bench.table import Table, machine
+from bench.table import Table, machine, title
 
 QUICK = 8  # times less data
 
@@ -36,6 +38,7 @@ def arguments() -> argparse.Namespace:
     add(
         "--only", action="append", metavar="CONTENDER", help="only native and contenders like this"
     )
+    add("--threads", type=int, nargs="*", metavar="N", help="fused with so many threads, no peers")
     add("--clients", type=int, choices=(1, 4), help="only rows with so many clients")
     add("--rounds", type=int, default=3, help="turns of each contender (3)")
     add("--seconds", type=float, default=0.5, help="that a turn takes at most (0.5)")
@@ -57,13 +60,14 @@ def chosen(wanted: argparse.Namespace) -> list[tuple[Row, int]]:
 
 
 def told(samples: Iterable[Sample]) -> list[Sample]:
-    """The samples, with a sign of life on a terminal."""
+    """The samples; each row is told when it is complete."""
     result = []
-    for sample in samples:
-        result.append(sample)
-        if sys.stderr.isatty():
-            what = f"{sample.row} x{sample.clients}, {sample.contender}"
-            print(f"\r{what:60}", end="\r", file=sys.stderr, flush=True)
+    for key, row in groupby(samples, key=lambda sample: (sample.row, sample.clients)):
+        result += (taken := list(row))
+        names = dict.fromkeys(sample.contender for sample in taken)
+        best = {name: max(s.rate for s in taken if s.contender == name) for name in names}
+        what = ", ".join(f"{name} {rate:.4g}" for name, rate in best.items())
+        print(f"{title(key)}: {what}", file=sys.stderr, flush=True)
     return result
 
 
@@ -74,8 +78,12 @@ def run(wanted: argparse.Namespace, place: Path, peers: Peers) -> list[Table]:
     project.mkdir()
     make_project(project, 600 if not wanted.quick else 100)
     tables = []
+    fields: tuple[Field, ...]
     with contenders.ext4(place) as source:
-        for field in (contenders.disk(source, peers), contenders.memory(peers)):
+        fields = (contenders.disk(source, peers), contenders.memory(peers))
+        if wanted.threads:
+            fields = (contenders.threads(source, wanted.threads),)
+        for field in fields:
             if wanted.field in (None, field.name):
                 field = _only(field, wanted.only)
                 directory = place / field.name
@@ -101,6 +109,7 @@ def main() -> None:
     if wanted.list:
         print("\n".join(row.name for row in ROWS))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     began = time.monotonic()
     peers = Peers(wanted.directory / "peers")
     peers.fetch()

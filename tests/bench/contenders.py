@@ -137,10 +137,19 @@ def _mirrors(source: Path, peers: Peers) -> list[Contender]:
     return contenders
 
 
-def _passthrough(name: str, source: Path, cache: str) -> Contender:
-    return Contender(
-        name, lambda place: _fused(place, "passthrough", source=str(source), cache=cache)
-    )
+def _passthrough(name: str, source: Path, cache: str, **options: Any) -> Contender:
+    options |= {"source": str(source), "cache": cache}
+    return Contender(name, lambda place: _fused(place, "passthrough", **options))
+
+
+def threads(source: Path, numbers: list[int]) -> Field:
+    """fused alone, with so many serving threads."""
+    mirrors = [
+        _passthrough(f"{cache} {number}", source, cache, threads=number)
+        for cache in ("shared", "exclusive")
+        for number in numbers
+    ]
+    return Field("threads", source, (Contender("native", lambda place: _native(source)), *mirrors))
 
 
 def disk(source: Path, peers: Peers) -> Field:
