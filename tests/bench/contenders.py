@@ -78,6 +78,7 @@ def _end(process: "subprocess.Popen[bytes]", place: Path) -> None:
 
 @contextmanager
 def _fused(directory: Path, type_name: str, **options: Any) -> Iterator[Served]:
+    directory.parent.mkdir(exist_ok=True)
     with Mount(directory, type_name, **options) as mount:
         yield Served(mount.path, mount.pid)
 
