@@ -97,6 +97,7 @@ BEYOND_XFS: dict[str, str] = {
     "device_numbers_of_32_bits_are_kept": "EINVAL",
 }
 ONLY_XFS: dict[str, str] = {
+    "an_acl_copied_as_xfs_stores_it_counts_at_once": "root sees it as an attribute, too",
     "symlinks_take_at_most_1023_bytes": "a limit of its own, below PATH_MAX",
     "device_numbers_of_9_and_18_bits_are_the_largest": "as on the Unix that xfs comes from",
 }
