@@ -34,7 +34,7 @@ KINDS = {
 
 @contextmanager
 def mounted(kind: str, place: Path) -> Iterator[Path]:
-    """A new "tmpfs", or one of KINDS in an image beside `place`, which is made and mounted on.
+    """A new "tmpfs", or one of KINDS in an image beside `place`, which is made when it is missing.
 
     Unavailable when this machine cannot mount one; OSError EBUSY, after everything is detached,
     when somebody still uses it at the end."""
@@ -45,7 +45,7 @@ def mounted(kind: str, place: Path) -> Iterator[Path]:
 @contextmanager
 def tmpfs(place: Path, options: str = "mode=755") -> Iterator[Path]:
     """A tmpfs at `place`; otherwise like `mounted`."""
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     _run(f"mount a tmpfs at {place}", "mount", "-t", "tmpfs", "-o", options, "tmpfs", place)
     with _unmounted(place):
         yield place
@@ -57,7 +57,7 @@ def on_image(kind: str, place: Path, *, size: int = 0, direct: bool = False) -> 
 
     `size` in bytes instead of the usual one; `direct`: past the page cache of what is below."""
     usual, make = KINDS[kind]
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     image = place.with_name(f"{place.name}.{kind}")
     what = f"mount an {kind} at {place}"
     try:
