@@ -52,8 +52,10 @@ def tmpfs(place: Path, options: str = "mode=755") -> Iterator[Path]:
 
 
 @contextmanager
-def on_image(kind: str, place: Path, *, size: int = 0, direct: bool = False) -> Iterator[Path]:
-    """One of KINDS on a loop device; otherwise like `mounted`.
+def on_image(
+    kind: str, place: Path, *, options: tuple[str, ...] = (), size: int = 0, direct: bool = False
+) -> Iterator[Path]:
+    """One of KINDS, made with further `options`, on a loop device; otherwise like `mounted`.
 
     `size` in bytes instead of the usual one; `direct`: past the page cache of what is below."""
     usual, make = KINDS[kind]
@@ -63,7 +65,7 @@ def on_image(kind: str, place: Path, *, size: int = 0, direct: bool = False) -> 
     try:
         with open(image, "xb") as file:
             file.truncate(size or usual)
-        _run(what, *make, image)
+        _run(what, *make, *options, image)
         access = f"--direct-io={'on' if direct else 'off'}"
         device = _run(what, "losetup", "--find", "--show", access, image)
         try:
