@@ -17,6 +17,7 @@ from fused.filesystems.source import Source
 from fused.filesystems.survival import Record
 
 TOLD = 16384  # files whose state, as it was told to the kernel, is remembered
+XFS_ACL = b"trusted.SGI_ACL_"  # how xfs shows root its access control lists, once more
 
 
 def _state(st: os.stat_result) -> int:
@@ -131,6 +132,7 @@ class AttributeHandlers(llfuse.Operations):
 
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
         os.setxattr(self._proc_path(inode), name, value)
+        self._note_change(inode, name)
 
     def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
         names = [os.fsencode(name) for name in os.listxattr(self._proc_path(inode))]
@@ -140,3 +142,8 @@ class AttributeHandlers(llfuse.Operations):
 
     def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
         os.removexattr(self._proc_path(inode), name)
+        self._note_change(inode, name)
+
+    def _note_change(self, inode: int, name: bytes) -> None:
+        if name.startswith(XFS_ACL):
+            self._record.invalidate(inode)  # with the list that the kernel has cached

@@ -41,6 +41,17 @@ def an_acl_lets_a_named_user_in(root: Path) -> None:
     assert not ALICE.may(path.read_bytes)
 
 
+def an_acl_copied_as_xfs_stores_it_counts_at_once(root: Path) -> None:
+    stored = "trusted.SGI_ACL_FILE"
+    original, copy = make(root / "original", b"", 0o660), make(root / "copy", b"content", 0o660)
+    os.setxattr(original, ACCESS, LETS_ALICE)
+    assert not ALICE.may(copy.read_bytes)
+    os.setxattr(copy, stored, os.getxattr(original, stored))
+    assert ALICE.does(copy.read_bytes) == b"content"
+    os.removexattr(copy, stored)
+    assert not ALICE.may(copy.read_bytes)
+
+
 def an_acl_keeps_a_named_user_out(root: Path) -> None:
     path = make(root / "file", b"content", 0o644)
     os.setxattr(

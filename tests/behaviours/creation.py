@@ -205,7 +205,22 @@ def mknod_makes_every_kind(root: Path) -> None:
 
 
 def device_numbers_are_kept(root: Path) -> None:
-    for major, minor in ((0, 0), (1, 3), (8, 255), (240, 256), (4095, 1048575)):
+    _devices_are_kept(root, (0, 0), (1, 3), (8, 255), (240, 256), (511, 262143))
+
+
+def device_numbers_of_32_bits_are_kept(root: Path) -> None:
+    _devices_are_kept(root, (1, 262144), (512, 1), (4095, 1048575))
+
+
+def device_numbers_of_9_and_18_bits_are_the_largest(root: Path) -> None:
+    for number in (os.makedev(1, 262144), os.makedev(512, 1), os.makedev(4095, 1048575)):
+        with fails(errno.EINVAL), stamps("", root):
+            os.mknod(root / "device", stat.S_IFCHR | 0o600, number)
+    assert os.listdir(root) == []
+
+
+def _devices_are_kept(root: Path, *numbers: tuple[int, int]) -> None:
+    for major, minor in numbers:
         for kind in (stat.S_IFCHR, stat.S_IFBLK):
             path = root / f"{kind}-{major}-{minor}"
             os.mknod(path, kind | 0o600, os.makedev(major, minor))

@@ -121,7 +121,22 @@ def unlink_removes_every_kind_but_directories(root: Path) -> None:
 
 def symlinks_keep_their_target_verbatim(root: Path) -> None:
     targets = [b"a", b"..", b"/", b"/etc/passwd", b"a//b/../c/", b"\xff\xfe", b" \n", b"x" * 300]
-    targets += [b"y" * length for length in (59, 60, 61, 255, 256, 1000, 4000, PATH_MAX - 1)]
+    targets += [b"y" * length for length in (59, 60, 61, 255, 256, 400, 1000, 1023)]
+    _targets_are_kept(root, targets)
+
+
+def symlinks_keep_targets_of_more_than_1023_bytes(root: Path) -> None:
+    _targets_are_kept(root, [b"y" * length for length in (1024, 4000, PATH_MAX - 1)])
+
+
+def symlinks_take_at_most_1023_bytes(root: Path) -> None:
+    for length in (1024, PATH_MAX - 1):
+        with fails(errno.ENAMETOOLONG), stamps("", root):
+            os.symlink("y" * length, root / "link")
+    assert os.listdir(root) == []
+
+
+def _targets_are_kept(root: Path, targets: list[bytes]) -> None:
     for number, target in enumerate(targets):
         path = os.path.join(os.fsencode(root), b"%d" % number)
         os.symlink(target, path)

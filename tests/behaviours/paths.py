@@ -86,6 +86,11 @@ def paths_one_short_of_path_max_work(root: Path) -> None:
     path = _path_of_length(root, PATH_MAX - 1)
     make(path, b"deep")
     assert path.read_bytes() == b"deep"
+
+
+def symlinks_to_paths_one_short_of_path_max_work(root: Path) -> None:
+    path = _path_of_length(root, PATH_MAX - 1)
+    make(path, b"deep")
     os.symlink(path, root / "link")
     assert (root / "link").read_bytes() == b"deep"
 

@@ -78,7 +78,7 @@ def _fill(root: Path, count: int) -> list[str]:
     names = [f"file{number}" for number in range(count)]
     with opened(root) as fd:
         for name in names:
-            os.close(os.open(name, CREATE, dir_fd=fd))
+            os.mknod(name, dir_fd=fd)  # a third of the requests that creat(2) and close(2) are
     return names
 
 

@@ -4,10 +4,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import native
 from forked import in_child
 from supervised import Mount, wait_until
 
@@ -15,6 +16,7 @@ from bench.peers import Peers
 from fused import mountinfo
 
 SLOW = 16  # how much less data the peers' file systems in memory get: they copy whole files
+TMPFS = "size=4g"
 
 
 class Served(NamedTuple):
@@ -84,42 +86,18 @@ def _fused(directory: Path, type_name: str, **options: Any) -> Iterator[Served]:
 
 
 @contextmanager
-def tmpfs(place: Path) -> Iterator[Path]:
-    """A tmpfs at `place` for the time of the block."""
-    place.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", place], check=True)
-    try:
-        yield place
-    finally:
-        mountinfo.detach(str(place))
-
-
-@contextmanager
 def ext4(directory: Path) -> Iterator[Path]:
     """An ext4 of its own in an image, so that what else happens on the machine's disk (and how it
     was made: without a journal ext4 takes long to reuse inodes) does not count.  A plain directory
     where there are no loop devices."""
-    place, image = directory / "source", directory / "image"
-    place.mkdir()
-    with open(image, "wb") as file:
-        file.truncate(6 << 30)
-    make = ["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image]
-    loop = ["losetup", "--find", "--show", "--direct-io=on", image]
-    try:
-        subprocess.run(make, check=True)
-        device = subprocess.run(loop, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError) as error:
-        print(f"measuring on the disk itself, there are no loop devices: {error}", file=sys.stderr)
+    place = directory / "source"
+    with ExitStack() as stack:
+        image = native.on_image("ext4", place, size=6 << 30, direct=True)
+        try:
+            stack.enter_context(image)
+        except native.Unavailable as error:
+            print(f"measuring on the disk itself: {error}", file=sys.stderr)
         yield place
-        return
-    try:
-        subprocess.run(["mount", device, place], check=True)
-    finally:
-        subprocess.run(["losetup", "--detach", device], check=True)  # as soon as it is unmounted
-    try:
-        yield place
-    finally:
-        mountinfo.detach(str(place))
 
 
 def _mirrors(source: Path, peers: Peers) -> list[Contender]:
@@ -169,14 +147,14 @@ def disk(source: Path, peers: Peers) -> Field:
 
 @contextmanager
 def _tmpfs_contender(directory: Path) -> Iterator[Served]:
-    with tmpfs(directory) as place:
+    with native.tmpfs(directory, TMPFS) as place:
         yield Served(place)
 
 
 @contextmanager
 def _passthrough_on_tmpfs(directory: Path) -> Iterator[Served]:
     with (
-        tmpfs(directory / "source") as source,
+        native.tmpfs(directory / "source", TMPFS) as source,
         _fused(directory / "mount", "passthrough", source=str(source), cache="exclusive") as mount,
     ):
         yield mount

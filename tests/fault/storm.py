@@ -1,7 +1,7 @@
 """Kill the worker of a mount again and again while clients work on it, and compare.
 
-`python -m fault.storm SECONDS [SEED] [--kind KIND]` with tests/ on the path (`make fault
-SECONDS=… SEED=…`) storms each kind of mount in turn for so long and prints a table.
+`python -m fault.storm SECONDS [SEED] [--kind KIND] [--source TYPE]` with tests/ on the path (`make
+fault SECONDS=… SEED=…`) storms each kind of mount in turn for so long and prints a table.
 
 All chance comes from one seed: what each client does, when workers are killed, and by what.  A
 failure names it, and the same command with that seed does all of it again.  Where in a request a
@@ -17,9 +17,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import native
 from forked import in_child
 from supervised import Mount, wait_until
 
@@ -158,12 +160,15 @@ def options(kind: str, source: Path) -> tuple[str, dict[str, Any]]:
     return type_name, {key: value.format(source=source) for key, value in keys.items()}
 
 
-def run(kind: str, seed: int, enough: Callable[[int, float], bool]) -> Report:
-    """Storm a new mount of that kind, in a place of its own, then check its lookup counts."""
+def run(kind: str, seed: int, enough: Callable[[int, float], bool], below: str = "") -> Report:
+    """Storm a new mount of that kind, in a place of its own, then check its lookup counts.
+    `below`: the type of file system, one that `native` makes, to have its source on."""
     with tempfile.TemporaryDirectory(prefix="fused-storm-", dir="/var/tmp") as place:
         os.chmod(place, 0o755)
-        type_name, keys = options(kind, Path(place) / "source")
-        with Mount(Path(place) / "mount", type_name, **keys) as mount:
+        source = Path(place) / "source"
+        type_name, keys = options(kind, source)
+        on = native.mounted(below, source) if below else nullcontext()
+        with on, Mount(Path(place) / "mount", type_name, **keys) as mount:
             report = storm(mount, seed, enough)
             only_the_root_is_known(mount)
     return report
@@ -175,10 +180,12 @@ def main() -> None:
     parser.add_argument("seconds", type=float, nargs="?", default=60.0, help="for each kind")
     parser.add_argument("seed", type=int, nargs="?", default=int(time.time()), help="to replay")
     parser.add_argument("--kind", choices=KINDS, action="append", help="this kind of mount only")
+    types = ("tmpfs", *native.KINDS)
+    parser.add_argument("--source", choices=types, default="", help="of passthrough, on a new one")
     given = parser.parse_args()
     print(f"seed {given.seed}\n{'':24}{'kills':>8}{'calls':>10}  stall p50 / p99 / max")
     for kind in given.kind or KINDS:
-        report = run(kind, given.seed, lambda _, past: past > given.seconds)
+        report = run(kind, given.seed, lambda _, past: past > given.seconds, given.source)
         stalls = " / ".join(f"{report.stall(q) * 1000:.0f} ms" for q in (0.5, 0.99, 1.0))
         print(f"{kind:24}{report.kills:8}{report.calls:10}  {stalls}", flush=True)
 
