@@ -139,7 +139,7 @@ class Static(Options):
 
 
 class Memory(Options):
-    """Files in memory, gone when unmounted."""
+    """Files in memory, gone when unmounted, or kept in one place on disk."""
 
     changeable = frozenset({"size", "inodes"})
 
@@ -148,7 +148,14 @@ class Memory(Options):
     )
     inodes: Annotated[int, Field(gt=0)] | None = Field(
         None,
-        description="How many files and directories there may be. Not given: as memory allows.",
+        description="How many files and directories there may be. Not given: as memory allows; "
+        "with persist one for 16 KiB of size.",
+    )
+    persist: AbsolutePath | None = Field(
+        None,
+        description="A directory, made when missing, for a file in which all is kept over "
+        "unmounts and reboots; what was fsynced survives a power cut. It takes size and some "
+        "more of the disk, at once. Not given: all is gone when unmounted.",
     )
 
 

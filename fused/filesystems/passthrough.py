@@ -326,7 +326,8 @@ class Passthrough(AttributeHandlers):
 
     def fsyncdir(self, fh: int, datasync: bool) -> None:
         fd = self._directories[fh].fd
-        (os.fdatasync if datasync else os.fsync)(fd)
+        with lock_released:
+            (os.fdatasync if datasync else os.fsync)(fd)
 
     def releasedir(self, fh: int) -> None:
         self._close(self._directories.pop(fh).fd)

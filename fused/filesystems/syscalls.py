@@ -7,6 +7,8 @@ do.  Buffers are shared: callers hold llfuse's global lock.
 import ctypes
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 AT_EMPTY_PATH = 0x1000
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
@@ -99,14 +101,14 @@ def utimens(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
 _FSOPEN, _FSCONFIG, _FSMOUNT, _FSPICK = 430, 431, 432, 433
 _SET_FLAG, _SET_STRING, _CREATE, _RECONFIGURE = 0, 1, 6, 7
 _CLOEXEC, _EMPTY_PATH = 1, 8
-Options = dict[str, str | None]  # as in tmpfs(5), None for an option without value
+Options = dict[str, str | None]  # as in tmpfs(5) and ext4(5), None for an option without value
 
 
-def detached_tmpfs(options: Options) -> int:
-    """A new tmpfs that is mounted nowhere: it lives as long as a descriptor of it does.
+def detached(fs_type: str, options: Options) -> int:
+    """A file system that is mounted nowhere: it is mounted as long as a descriptor of it is open.
 
     OSError EINVAL for an option that this kernel does not know."""
-    context = _checked(_libc.syscall(_FSOPEN, b"tmpfs", _CLOEXEC))
+    context = _checked(_libc.syscall(_FSOPEN, fs_type.encode(), _CLOEXEC))
     try:
         _configure(context, options, _CREATE)
         return _checked(_libc.syscall(_FSMOUNT, context, _CLOEXEC, 0))
@@ -136,3 +138,44 @@ def _checked(result: int, what: object = None) -> int:
     if result < 0:
         raise _fail(what)
     return result
+
+
+# These wait for a disk: others may work meanwhile.
+_waiting = ctypes.CDLL(None, use_errno=True)
+
+
+def syncfs(fd: int) -> None:
+    """Write all that the file system still holds in memory to its disk.  OSError EIO, ENOSPC."""
+    _checked(_waiting.syncfs(fd))
+
+
+def allocate(fd: int, size: int) -> None:
+    """Have the file system provide for each byte up to `size`, without writing any.
+
+    OSError ENOSPC; EOPNOTSUPP where it cannot (posix_fallocate(3) would write then)."""
+    _checked(_waiting.fallocate64(fd, 0, ctypes.c_long(0), ctypes.c_long(size)))
+
+
+CAP_SYS_RESOURCE = 24
+_CAPABILITIES = struct.Struct("=6I")  # effective, permitted, inheritable; the lower 32, the upper
+_VERSION_3 = struct.pack("=Ii", 0x20080522, 0)  # capset(2), the calling thread
+
+
+def set_effective(capability: int, wanted: bool) -> None:
+    """Make a capability below 32 that this thread may have effective, or stop it being so."""
+    data = ctypes.create_string_buffer(_CAPABILITIES.size)
+    _checked(_libc.capget(_VERSION_3, data))
+    effective, permitted, *rest = _CAPABILITIES.unpack(data.raw)
+    bit = permitted & 1 << capability
+    effective = effective | bit if wanted else effective & ~bit
+    _checked(_libc.capset(_VERSION_3, _CAPABILITIES.pack(effective, permitted, *rest)))
+
+
+@contextmanager
+def effective(capability: int) -> Iterator[None]:
+    """In the block, the capability is effective in this thread, if it may have it."""
+    set_effective(capability, True)
+    try:
+        yield
+    finally:
+        set_effective(capability, False)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from fused import filesystems, mountinfo, notify
 from fused.errors import FusedError
+from fused.filesystems import syscalls
 from fused.filesystems.survival import Features
 from fused.ledger import layout as at
 from fused.ledger.layout import State
@@ -215,6 +216,7 @@ def serve(mount: MountSpec, directory: str) -> int:
     """Bring `mount` into service and serve it; returns when the connection has ended."""
     faulthandler.enable()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    syscalls.set_effective(syscalls.CAP_SYS_RESOURCE, False)  # disk quotas hold for users
     signal.signal(signal.SIGUSR1, lambda *_: None)  # llfuse sends it to its threads in the end
     worker_log.set_up(mount.name, mount.type, mount.log_level)
     notify.notify(f"STATUS=starting {mount.type} on {mount.mountpoint}")

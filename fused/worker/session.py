@@ -11,7 +11,6 @@ its flags).
 
 import contextlib
 import ctypes
-import mmap
 import os
 import socket
 import struct
@@ -44,7 +43,7 @@ _free.argtypes = (ctypes.c_void_p,)
 def _give_buffers_pages_of_their_own() -> None:
     """Have malloc(3) mmap whatever is as large as a request buffer, by plugging larger holes."""
     _mallopt(M_MMAP_THRESHOLD, requests.BYTES // 2)
-    while (address := _malloc(requests.BYTES)) % mmap.PAGESIZE != requests.HEAD:
+    while not requests.has_pages_of_its_own(address := _malloc(requests.BYTES)):
         pass
     _free(address)
 

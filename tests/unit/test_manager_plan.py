@@ -37,6 +37,7 @@ def test_new_and_gone_mounts() -> None:
         (MIRROR, {"type": "a:B", "options": {}}, "remount"),
         (SCRATCH, {"options": {"size": 2, "inodes": 5}}, "restart"),
         (SCRATCH, {"options": {"size": 2, "inodes": None}, "read_only": True}, "remount"),
+        (SCRATCH, {"options": {"size": 1, "inodes": None, "persist": "/p"}}, "remount"),
     ],
 )
 def test_a_changed_mount(old: MountSpec, change: dict[str, Any], expected: str) -> None:

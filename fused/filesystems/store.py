@@ -1,0 +1,122 @@
+"""The store of a persistent memory mount: an ext4 that is mounted nowhere, and its limits.
+
+ext4 has more blocks and inodes than it was asked for.  What is too much of blocks it is told to
+reserve (`reserved_clusters`, which holds for root too); inodes are counted here.  Numbers that
+users see are those of the limits.
+"""
+
+import fcntl
+import logging
+import os
+import struct
+
+from fused.errors import WorkerFailed
+from fused.filesystems import image as images
+from fused.filesystems import loop, syscalls
+from fused.filesystems.image import BLOCK, MIB, Image, Limits
+
+log = logging.getLogger(__name__)
+_RESIZE = 0x40086610  # EXT4_IOC_RESIZE_FS, to so many blocks
+_OWN_BLOCKS, _OWN_INODES = 2, 9  # of an empty ext4: root, resize inode; all reserved but the root
+_LIMITS = struct.Struct("=QQ")
+_ATTEMPTS = 8  # to find how much an image has to grow
+# The first 32 KiB of a block are not zeroed on the quiet: it would give space back to the disk.
+_KNOBS = {"extent_max_zeroout_kb": 0}
+_OPTIONS: syscalls.Options = {"errors": "remount-ro"}
+
+
+class Store:
+    """A mounted image; `root` is a descriptor of its root directory, which the caller closes.
+
+    A successor learns the limits from `kept`, a descriptor that holds them.
+    """
+
+    def __init__(self, root: int, image: Image, kept: int) -> None:
+        self._root, self._image, self._kept = root, image, kept
+        self._device = loop.name_of(root)
+        held = os.pread(kept, _LIMITS.size, 0)
+        self.limits = Limits(*_LIMITS.unpack(held)) if held else None
+        for name, value in _KNOBS.items():
+            self._set(name, value)
+
+    def used(self) -> Limits:
+        """What is in use of either."""
+        st = os.fstatvfs(self._root)
+        return Limits(self._room(st) - st.f_bfree, st.f_files - _OWN_INODES - st.f_ffree)
+
+    def left(self) -> Limits:
+        """What may be used beside that."""
+        assert self.limits is not None
+        st = os.fstatvfs(self._root)
+        used = st.f_files - _OWN_INODES - st.f_ffree
+        return Limits(st.f_bavail, max(0, self.limits.inodes - used))
+
+    def apply(self, wanted: Limits) -> None:
+        """Have these limits hold; the log says why they do not.
+
+        Where others hold already, these are refused, as tmpfs does, when less than what is in use.
+        Else what is in use may be more, and nothing comes in until enough was removed.
+        """
+        used = self.used()
+        if self.limits and (wanted.blocks < used.blocks or wanted.inodes < used.inodes):
+            log.error("size or inodes are less than the mount holds: the former limits stay")
+            wanted = self.limits
+        room = self._grown(wanted)
+        if room < wanted.blocks:
+            wanted = self.limits or wanted._replace(blocks=room)
+        st = os.fstatvfs(self._root)
+        if wanted.inodes > (inodes := st.f_files - _OWN_INODES):
+            log.error("the store was made for fewer files: 'inodes' is %d", inodes)
+            wanted = wanted._replace(inodes=inodes)
+        self._set("reserved_clusters", self._room(st) - wanted.blocks)
+        self.limits = wanted
+        os.pwrite(self._kept, _LIMITS.pack(*wanted), 0)
+
+    @staticmethod
+    def _room(st: os.statvfs_result) -> int:
+        """How many blocks of content there are or could be, with none reserved."""
+        return st.f_blocks - _OWN_BLOCKS
+
+    def _grown(self, wanted: Limits) -> int:
+        """Grow the image where necessary; the blocks of content that it is then good for."""
+        for attempt in range(_ATTEMPTS):
+            good_for = self._room(os.fstatvfs(self._root)) - wanted.slack
+            if good_for >= wanted.blocks:
+                return good_for
+            more = -(-(wanted.blocks - good_for) * BLOCK // MIB) * MIB << attempt
+            try:
+                self._grow(os.fstat(self._image.fd).st_size + more)
+            except (OSError, WorkerFailed) as error:
+                log.error("the store cannot grow to 'size': %s", error)
+                return good_for
+        return self._room(os.fstatvfs(self._root)) - wanted.slack
+
+    def _grow(self, size: int) -> None:
+        images.reserve(self._image, size)
+        loop.follow_size(self._device)
+        with syscalls.effective(syscalls.CAP_SYS_RESOURCE):
+            fcntl.ioctl(self._root, _RESIZE, struct.pack("=Q", size // BLOCK))
+        images.refill(self._image)
+
+    def _set(self, name: str, value: int) -> None:
+        with open(f"/sys/fs/ext4/{self._device}/{name}", "w", encoding="ascii") as file:
+            file.write(str(value))
+
+    def errors(self) -> int:
+        """How many errors ext4 has found in itself since it was last repaired."""
+        with open(f"/sys/fs/ext4/{self._device}/errors_count", encoding="ascii") as file:
+            return int(file.read())
+
+
+def mount(image: Image) -> int:
+    """Mount an image nowhere; the descriptor of the mount.  WorkerFailed, with the way out."""
+    device, name = loop.attach(image.fd, BLOCK, image.path)
+    try:
+        return syscalls.detached("ext4", {"source": f"/dev/{name}", **_OPTIONS})
+    except OSError as error:
+        raise WorkerFailed(
+            f"cannot mount the store {image.path}: {error.strerror}; see what is wrong with it, "
+            f"and repair it, with 'e2fsck -f {image.path}'"
+        ) from None
+    finally:
+        os.close(device)
