@@ -128,9 +128,9 @@ class Memory(Passthrough):
 
     def statfs(self, ctx: Any) -> llfuse.StatvfsData:
         stat_ = super().statfs(ctx)
-        if self._store is not None and self._store.limits is not None:
+        if self._store is not None:
             left = self._store.left()
-            stat_.f_blocks, stat_.f_files = self._store.limits
+            stat_.f_blocks, stat_.f_files = self._store.shown()
             stat_.f_bfree = stat_.f_bavail = left.blocks
             stat_.f_ffree = stat_.f_favail = left.inodes
         return stat_

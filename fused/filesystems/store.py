@@ -47,9 +47,16 @@ class Store:
     def left(self) -> Limits:
         """What may be used beside that."""
         assert self.limits is not None
-        st = os.fstatvfs(self._root)
-        used = st.f_files - _OWN_INODES - st.f_ffree
-        return Limits(st.f_bavail, max(0, self.limits.inodes - used))
+        free = os.fstatvfs(self._root).f_bavail
+        return Limits(free, max(0, self.limits.inodes - self.used().inodes))
+
+    def shown(self) -> Limits:
+        """The limits, or what is in use where that is more (by notes of pieces it does not count).
+        """
+        assert self.limits is not None
+        limits, used = self.limits, self.used()
+        over = used.blocks > limits.blocks + limits.slack
+        return Limits(used.blocks if over else limits.blocks, max(limits.inodes, used.inodes))
 
     def apply(self, wanted: Limits) -> None:
         """Have these limits hold; the log says why they do not.
