@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -57,8 +58,8 @@ class Image(NamedTuple):
         os.close(self.fd)
 
 
-def open_image(directory: str) -> Image:
-    """The image in `directory`, which is made when missing; a new one is empty and unfinished.
+def open_image(directory: str, names: Sequence[str] = (NAME, UNFINISHED)) -> Image:
+    """The first of these images in `directory`; the last is made when missing, empty.
 
     WorkerFailed when that cannot be, or somebody else has the image and keeps it."""
     try:
@@ -66,7 +67,7 @@ def open_image(directory: str) -> Image:
         if not os.listdir(directory):
             os.chmod(directory, 0o700)
         directory = os.path.realpath(directory)
-        while (image := _opened(directory)) is None:
+        while (image := _opened(directory, names)) is None:
             pass
         return image
     except OSError as error:
@@ -74,14 +75,16 @@ def open_image(directory: str) -> Image:
         raise WorkerFailed(f"cannot use {directory!r} of 'persist': {what}") from None
 
 
-def _opened(directory: str) -> Image | None:
+def _opened(directory: str, names: Sequence[str]) -> Image | None:
     """None when the file has got another name meanwhile."""
-    path, finished = os.path.join(directory, NAME), True
+    there = [name for name in names[:-1] if os.path.lexists(os.path.join(directory, name))]
+    path = os.path.join(directory, *there[:1] or names[-1:])
+    finished = os.path.basename(path) == NAME
+    create = 0 if finished else os.O_CREAT
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | create, 0o600)
     except FileNotFoundError:
-        path, finished = os.path.join(directory, UNFINISHED), False
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return None
     try:
         _lock(fd, path)
         with suppress(FileNotFoundError):

@@ -11,20 +11,17 @@ the mount ends, or the power, the image has what there was (`store`, `image`).
 import errno
 import logging
 import os
-import threading
-from contextlib import ExitStack
 from typing import Any
 
 import llfuse
 from llfuse import FUSEError
 
-from fused import notify
 from fused.errors import WorkerFailed
-from fused.filesystems import image as images
 from fused.filesystems import syscalls
 from fused.filesystems.image import BLOCK, Image, Limits
+from fused.filesystems.openstore import OpenStore, more_time, root_of
 from fused.filesystems.passthrough import Passthrough
-from fused.filesystems.store import Store, mount
+from fused.filesystems.store import Store
 
 log = logging.getLogger(__name__)
 STORE, IMAGE, LIMITS = "store", "image", "limits"  # in the fd store
@@ -66,7 +63,7 @@ class Memory(Passthrough):
                 what = f"{error.strerror} ({error.filename})"
                 raise WorkerFailed(f"cannot make a tmpfs: {what}") from None
             self._record.keep(STORE, mounted)
-        root = _root_of(mounted)
+        root = root_of(mounted)
         try:
             syscalls.change_tmpfs(root, {**limits})
         except OSError:
@@ -76,7 +73,7 @@ class Memory(Passthrough):
     def _open_kept(self, descriptors: dict[str, int]) -> int:
         """Go on with a predecessor's store."""
         image = Image(descriptors[IMAGE], os.readlink(f"/proc/self/fd/{descriptors[IMAGE]}"), True)
-        root = _root_of(descriptors[STORE])
+        root = root_of(descriptors[STORE])
         self._store = Store(root, image, descriptors[LIMITS])
         self._store.apply(self._wanted())
         return root
@@ -88,31 +85,14 @@ class Memory(Passthrough):
             self._record.drop(name)
         assert self._persist is not None
         wanted = self._wanted()
-        with ExitStack() as undo:
-            image = images.open_image(self._persist)
-            undo.callback(os.close, image.fd)
-            if not image.finished:
-                undo.callback(os.unlink, image.path)
-                images.make(image, wanted)
-            mounted = mount(image)
-            undo.callback(os.close, mounted)
-            root = _root_of(mounted)
-            undo.callback(os.close, root)
-            limits = os.memfd_create(LIMITS)
-            undo.callback(os.close, limits)
-            self._store = Store(root, image, limits)
-            self._store.apply(wanted)
-            if not image.finished:
-                os.rmdir("lost+found", dir_fd=root)
-                syscalls.syncfs(root)
-                image = images.finish(image)
-            undo.pop_all()
-        if self._store.errors():
-            log.error("the store has errors: unmount, and run 'e2fsck -f %s'", image.path)
+        opened = OpenStore.open(self._persist, wanted)
+        if opened.store.errors():
+            log.error("the store has errors: unmount, and run 'e2fsck -f %s'", opened.image.path)
+        self._store = opened.store
         # The store comes last: who finds it finds all.
-        for name, fd in ((IMAGE, image.fd), (LIMITS, limits), (STORE, mounted)):
+        for name, fd in ((IMAGE, opened.image.fd), (LIMITS, opened.kept), (STORE, opened.mounted)):
             self._record.keep(name, fd)
-        return root
+        return opened.root
 
     def _wanted(self) -> Limits:
         size = self._size or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
@@ -141,17 +121,5 @@ class Memory(Passthrough):
             return
         for name in (STORE, IMAGE, LIMITS):
             self._record.drop(name)
-        done = threading.Event()
-        threading.Thread(target=_ask_for_time, args=(done,), daemon=True).start()
-        syscalls.syncfs(self._source.root)
-        done.set()
-
-
-def _root_of(mounted: int) -> int:
-    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mounted)
-
-
-def _ask_for_time(done: threading.Event) -> None:
-    """The supervisor is not to lose patience with a slow disk."""
-    while not done.wait(2.0):
-        notify.notify("EXTEND_TIMEOUT_USEC=10000000")
+        with more_time():
+            syscalls.syncfs(self._source.root)

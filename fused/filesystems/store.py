@@ -5,6 +5,7 @@ reserve (`reserved_clusters`, which holds for root too); inodes are counted here
 users see are those of the limits.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -51,12 +52,17 @@ class Store:
         return Limits(free, max(0, self.limits.inodes - self.used().inodes))
 
     def shown(self) -> Limits:
-        """The limits, or what is in use where that is more (by notes of pieces it does not count).
-        """
+        """The limits, or what is in use where that is more; notes of pieces are not in them."""
         assert self.limits is not None
         limits, used = self.limits, self.used()
         over = used.blocks > limits.blocks + limits.slack
         return Limits(used.blocks if over else limits.blocks, max(limits.inodes, used.inodes))
+
+    def fits(self, wanted: Limits) -> bool:
+        """Whether the image is large enough for such limits."""
+        st = os.fstatvfs(self._root)
+        enough = self._room(st) >= wanted.blocks + wanted.slack
+        return enough and st.f_files - _OWN_INODES >= wanted.inodes
 
     def apply(self, wanted: Limits) -> None:
         """Have these limits hold; the log says why they do not.
@@ -68,12 +74,13 @@ class Store:
         if self.limits and (wanted.blocks < used.blocks or wanted.inodes < used.inodes):
             log.error("size or inodes are less than the mount holds: the former limits stay")
             wanted = self.limits
-        room = self._grown(wanted)
+        room = self._grown(wanted) if self.limits else self._good_for(wanted)
         if room < wanted.blocks:
-            wanted = self.limits or wanted._replace(blocks=room)
+            wanted = self.limits or wanted._replace(blocks=max(room, 1))
         st = os.fstatvfs(self._root)
         if wanted.inodes > (inodes := st.f_files - _OWN_INODES):
-            log.error("the store was made for fewer files: 'inodes' is %d", inodes)
+            if self.limits:
+                log.error("'inodes' is %d until the store is mounted afresh", inodes)
             wanted = wanted._replace(inodes=inodes)
         self._set("reserved_clusters", self._room(st) - wanted.blocks)
         self.limits = wanted
@@ -84,25 +91,38 @@ class Store:
         """How many blocks of content there are or could be, with none reserved."""
         return st.f_blocks - _OWN_BLOCKS
 
+    def _good_for(self, wanted: Limits) -> int:
+        """The blocks of content that the image is good for."""
+        return self._room(os.fstatvfs(self._root)) - wanted.slack
+
     def _grown(self, wanted: Limits) -> int:
         """Grow the image where necessary; the blocks of content that it is then good for."""
         for attempt in range(_ATTEMPTS):
-            good_for = self._room(os.fstatvfs(self._root)) - wanted.slack
-            if good_for >= wanted.blocks:
-                return good_for
-            more = -(-(wanted.blocks - good_for) * BLOCK // MIB) * MIB << attempt
+            room = self._good_for(wanted)
+            if room >= wanted.blocks:
+                break
+            more = -(-(wanted.blocks - room) * BLOCK // MIB) * MIB << attempt
             try:
                 self._grow(os.fstat(self._image.fd).st_size + more)
-            except (OSError, WorkerFailed) as error:
+            except WorkerFailed as error:
                 log.error("the store cannot grow to 'size': %s", error)
-                return good_for
-        return self._room(os.fstatvfs(self._root)) - wanted.slack
+                break
+        return self._good_for(wanted)
 
     def _grow(self, size: int) -> None:
+        """Grow image and ext4, in use as they are.  WorkerFailed."""
+        former = os.fstat(self._image.fd).st_size
         images.reserve(self._image, size)
-        loop.follow_size(self._device)
-        with syscalls.effective(syscalls.CAP_SYS_RESOURCE):
-            fcntl.ioctl(self._root, _RESIZE, struct.pack("=Q", size // BLOCK))
+        try:
+            loop.follow_size(self._device)
+            with syscalls.effective(syscalls.CAP_SYS_RESOURCE):
+                fcntl.ioctl(self._root, _RESIZE, struct.pack("=Q", size // BLOCK))
+        except OSError as error:
+            os.ftruncate(self._image.fd, former)
+            loop.follow_size(self._device)
+            lacks = " without CAP_SYS_RESOURCE" if error.errno == errno.EPERM else ""
+            what = f"ext4 in use cannot{lacks} ({error.strerror}); it grows when mounted afresh"
+            raise WorkerFailed(what) from None
         images.refill(self._image)
 
     def _set(self, name: str, value: int) -> None:
