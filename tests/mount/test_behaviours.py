@@ -14,7 +14,7 @@ from forked import in_child
 from supervised import Mount
 
 NATIVE = ("tmpfs", "disk")
-OURS = ("memory", "passthrough-shared", "passthrough-exclusive")
+OURS = ("memory", "memory-persist", "passthrough-shared", "passthrough-exclusive")
 
 
 class Target(NamedTuple):
@@ -35,7 +35,7 @@ def target(
     request: pytest.FixtureRequest, place: Path, numbers: Iterator[int]
 ) -> Iterator[Target]:
     """One mount for all behaviours."""
-    kind, _, cache = request.param.partition("-")
+    kind, _, way = request.param.partition("-")
     directory = place / f"behaviours{next(numbers)}"
     if kind == "disk":
         directory.mkdir()
@@ -47,10 +47,12 @@ def target(
         subprocess.run(["umount", directory], check=True)
     else:
         options = {}
-        if kind == "passthrough":
+        if way:
             source = place / f"source{next(numbers)}"
             source.mkdir()
-            options = {"source": str(source), "cache": cache}
+            options = {"source": str(source), "cache": way}
+        if way == "persist":
+            options = {"persist": str(source), "size": "1GiB"}
         with Mount(directory, kind, **options) as mount:
             yield Target(mount.path, False, mount.abort, mount.complaints)
 

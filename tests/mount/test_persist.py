@@ -70,7 +70,7 @@ def _fill(path: Path, limit: int = 200 * MIB) -> int:
 
 
 def _plant(root: Path) -> None:
-    """Some of everything, none of it synced."""
+    """Some of everything, most of it not synced."""
     os.umask(0)
     (root / "directory").mkdir(mode=0o2775)
     (root / "directory" / "below").mkdir(mode=0o700)
@@ -92,8 +92,8 @@ def _plant(root: Path) -> None:
         os.ftruncate(fd, 3)
         os.pwrite(fd, b"middle", MIB)
         os.ftruncate(fd, 2 * MIB)
-    for number in range(2000):
-        make(root / "directory" / f"{number}", b"%d" % number)
+    for number in range(300):
+        (root / "directory" / f"{number}").write_bytes(b"%d" % number)
 
 
 def test_everything_survives_an_unmount(mounted: Mounted, kept: Path) -> None:
@@ -163,11 +163,14 @@ def test_the_store_is_for_root_and_has_all_its_space_at_once(mounted: Mounted, k
 @pytest.mark.parametrize("size", [1, 3 * MIB + 1, 8 * MIB, 150 * MIB])
 def test_the_size_is_kept_to_the_block(mounted: Mounted, kept: Path, size: int) -> None:
     blocks = -(-size // BLOCK)
+    # A file in more than four pieces, as a large one must be, takes a block to note them.
+    notes = int(size > 100 * MIB)
     mount = mounted("memory", size=size, inodes=100, persist=str(kept))
 
     def work() -> None:
         for _ in range(2):
-            assert _fill(mount.path / "file") == blocks * BLOCK
+            written = _fill(mount.path / "file")
+            assert (blocks - notes) * BLOCK <= written <= blocks * BLOCK
             st = os.statvfs(mount.path)
             assert (st.f_blocks, st.f_bfree, st.f_bavail) == (blocks, 0, 0)
             with fails(errno.ENOSPC), opened(mount.path / "other", os.O_CREAT | os.O_RDWR) as fd:
@@ -441,9 +444,14 @@ def test_half_a_store_is_made_anew(mounted: Mounted, kept: Path) -> None:
 
 
 def test_no_mkfs_is_told_with_the_way_out(
-    place: Path, kept: Path, numbers: Iterator[int], monkeypatch: pytest.MonkeyPatch
+    place: Path,
+    kept: Path,
+    numbers: Iterator[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
+    (tmp_path / "sh").symlink_to("/bin/sh")  # which starts workers here
+    monkeypatch.setenv("PATH", str(tmp_path))
     said = _refused(place, f"refused{next(numbers)}", size="8MiB", persist=str(kept))
     assert "there is no mkfs.ext4; install it, on Debian and Ubuntu with 'apt install" in said
     assert os.listdir(kept) == []
