@@ -54,3 +54,9 @@ def mounted(place: Path, numbers: Iterator[int]) -> Iterator[Mounted]:
             return stack.enter_context(Mount(directory, type_name, **options))
 
         yield start
+
+
+@pytest.fixture
+def kept(place: Path, numbers: Iterator[int]) -> Path:
+    """A place for a store, not made yet."""
+    return place / f"kept{next(numbers)}" / "store"

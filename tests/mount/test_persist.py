@@ -1,15 +1,12 @@
 """What memory promises with `persist`: all is still there, in one place, and within its limits."""
 
 import errno
-import fcntl
-import json
 import os
 import re
 import signal
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +14,10 @@ import pytest
 from behaviours.assertions import fails, make, opened
 from fault.programs import by, live_through
 from operations import Node, differences, tree
+from stores import BLOCK, loops, reconfigure, statvfs
 from supervised import Mount, Mounted, wait_until
 
 MIB = 1 << 20
-BLOCK = 4096
-
-
-@pytest.fixture
-def kept(place: Path, numbers: Iterator[int]) -> Path:
-    """A place for a store, not made yet."""
-    return place / f"kept{next(numbers)}" / "store"
-
-
-def _loops() -> dict[str, str]:
-    """The loop devices there are, with their files."""
-    found = {}
-    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
-        found[entry.parts[3]] = entry.read_text().strip()
-    return found
-
-
-def _reconfigure(mount: Mount, **keys: Any) -> None:
-    """Change keys of the mount's configuration (None: not given), as a reload would find them."""
-    config = json.loads(mount.config.read_text())
-    options = config["mounts"][mount.name]
-    options.update(keys)
-    config["mounts"][mount.name] = {key: v for key, v in options.items() if v is not None}
-    mount.config.write_text(json.dumps(config))
-
-
-def _statvfs(mount: Mount) -> tuple[int, ...]:
-    """Blocks, free, available; files, free, available."""
-    st = mount.does(os.statvfs, mount.path)
-    assert (st.f_bsize, st.f_frsize) == (BLOCK, BLOCK)
-    return st.f_blocks, st.f_bfree, st.f_bavail, st.f_files, st.f_ffree, st.f_favail
 
 
 def _fill(path: Path, limit: int = 200 * MIB) -> int:
@@ -99,14 +66,14 @@ def _plant(root: Path) -> None:
 def test_everything_survives_an_unmount(mounted: Mounted, kept: Path) -> None:
     mount = mounted("memory", size="64MiB", inodes=5000, persist=str(kept))
     mount.does(_plant, mount.path)
-    before, stood = mount.does(tree, mount.path), _statvfs(mount)
+    before, stood = mount.does(tree, mount.path), statvfs(mount)
     blocks = mount.does(os.stat, mount.path / "sparse").st_blocks
     assert blocks <= 16
     for _ in range(2):
         mount.stop()
         mount.start()
         assert not _changed(mount, before)
-        assert _statvfs(mount) == stood
+        assert statvfs(mount) == stood
         assert mount.does(os.stat, mount.path / "sparse").st_blocks == blocks
     root = mount.does(os.stat, mount.path)
     assert (root.st_uid, root.st_gid, root.st_ino) == (0, 0, 1)
@@ -144,9 +111,9 @@ def test_what_is_unmounted_is_complete_on_disk(mounted: Mounted, kept: Path) -> 
     mount = mounted("memory", size="64MiB", persist=str(kept))
     mount.does(_plant, mount.path)
     image = kept / "store.ext4"
-    assert image in map(Path, _loops().values())
+    assert image in map(Path, loops().values())
     mount.stop()
-    assert image not in map(Path, _loops().values()), "the loop device has gone with the mount"
+    assert image not in map(Path, loops().values()), "the loop device has gone with the mount"
     checked = subprocess.run(["e2fsck", "-fn", image], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
     assert os.listdir(kept) == ["store.ext4"]
@@ -181,11 +148,11 @@ def test_the_size_is_kept_to_the_block(mounted: Mounted, kept: Path, size: int) 
             os.unlink(mount.path / "file")
             wait_until(lambda: os.statvfs(mount.path).f_bfree == blocks, 5, "all is free again")
 
-    assert _statvfs(mount) == (blocks, blocks, blocks, 100, 99, 99)
+    assert statvfs(mount) == (blocks, blocks, blocks, 100, 99, 99)
     mount.does(work)
     mount.stop()
     mount.start()
-    assert _statvfs(mount) == (blocks, blocks, blocks, 100, 99, 99)
+    assert statvfs(mount) == (blocks, blocks, blocks, 100, 99, 99)
     mount.does(work)
 
 
@@ -237,7 +204,7 @@ def test_limits_can_grow_and_shrink(mounted: Mounted, kept: Path, in_place: bool
     mount.does(make, mount.path / "file", b"x" * 5 * MIB)
 
     def change(**keys: Any) -> None:
-        _reconfigure(mount, **keys)
+        reconfigure(mount, **keys)
         if in_place:
             mount.restart()
         else:
@@ -248,9 +215,9 @@ def test_limits_can_grow_and_shrink(mounted: Mounted, kept: Path, in_place: bool
     for size in (9, 10, 200, 201, 1000, 300, 6):
         change(size=f"{size}MiB")
         blocks = size * MIB // BLOCK
-        assert _statvfs(mount)[:3] == (blocks, *[blocks - 5 * MIB // BLOCK] * 2), size
+        assert statvfs(mount)[:3] == (blocks, *[blocks - 5 * MIB // BLOCK] * 2), size
     change(size="20MiB", inodes=60)
-    assert _statvfs(mount)[3:] == (60, 58, 58)
+    assert statvfs(mount)[3:] == (60, 58, 58)
     assert mount.does(_fill, mount.path / "more") == 15 * MIB
     assert mount.does(lambda: (mount.path / "file").read_bytes()) == b"x" * 5 * MIB
     mount.stop()
@@ -265,193 +232,60 @@ def test_all_is_as_it_was_in_a_store_that_has_grown(mounted: Mounted, kept: Path
     mount.does(_plant, mount.path)
     before = mount.does(tree, mount.path)
     for keys in ({"size": "64MiB"}, {"inodes": 20_000}):
-        _reconfigure(mount, **keys)
+        reconfigure(mount, **keys)
         mount.stop()
         (kept / "store.ext4.new").write_bytes(b"left by a power cut")
         mount.start()
         assert not _changed(mount, before)
         assert os.listdir(kept) == ["store.ext4"]
-        assert len([file for file in _loops().values() if file.startswith(str(kept))]) == 1
-    assert _statvfs(mount)[0] == 64 * MIB // BLOCK
-    assert _statvfs(mount)[3] == 20_000
+        assert len([file for file in loops().values() if file.startswith(str(kept))]) == 1
+    assert statvfs(mount)[0] == 64 * MIB // BLOCK
+    assert statvfs(mount)[3] == 20_000
 
 
 def test_limits_below_what_is_in_use_are_refused(mounted: Mounted, kept: Path) -> None:
     mount = mounted("memory", size="8MiB", inodes=50, persist=str(kept))
     mount.does(make, mount.path / "file", b"x" * 5 * MIB)
     mount.announce("size or inodes are less than the mount holds: the former limits stay")
-    stood = _statvfs(mount)
+    stood = statvfs(mount)
     for keys in ({"size": "4MiB", "inodes": 60}, {"size": "6MiB", "inodes": 1}):
-        _reconfigure(mount, **keys)
+        reconfigure(mount, **keys)
         mount.restart()
-        assert _statvfs(mount) == stood
+        assert statvfs(mount) == stood
     # What is mounted afresh has no former limits: nothing comes in until there is room for it.
-    _reconfigure(mount, size="4MiB", inodes=1)
+    reconfigure(mount, size="4MiB", inodes=1)
     mount.stop()
     mount.start()
     with fails(errno.ENOSPC):
         mount.does(make, mount.path / "other")
-    blocks, free, available, files, *rest = _statvfs(mount)
+    blocks, free, available, files, *rest = statvfs(mount)
     assert (free, available, rest) == (0, 0, [0, 0])
     assert (blocks, files) == (5 * MIB // BLOCK, 2), "what is in use is within what there is"
     mount.does(os.truncate, mount.path / "file", 3 * MIB)
-    _reconfigure(mount, size="4MiB", inodes=3)
+    reconfigure(mount, size="4MiB", inodes=3)
     mount.restart()
-    assert _statvfs(mount) == (1024, 256, 256, 3, 1, 1)
+    assert statvfs(mount) == (1024, 256, 256, 3, 1, 1)
 
 
 def test_more_inodes_than_the_store_was_made_for_are_told(mounted: Mounted, kept: Path) -> None:
     mount = mounted("memory", size="8MiB", inodes=50, persist=str(kept))
     mount.announce("until the store is mounted afresh")
-    _reconfigure(mount, inodes=100_000)
+    reconfigure(mount, inodes=100_000)
     mount.restart()
-    assert 50 <= _statvfs(mount)[3] < 10_000
+    assert 50 <= statvfs(mount)[3] < 10_000
     assert "'inodes' is " in mount.log.read_text()
     mount.stop()
     mount.start()
-    assert _statvfs(mount)[3] == 100_000
+    assert statvfs(mount)[3] == 100_000
 
 
 def test_a_changed_place_waits_for_an_unmount(mounted: Mounted, kept: Path) -> None:
     mount = mounted("memory", size="8MiB", persist=str(kept))
     mount.does(make, mount.path / "file", b"content")
     mount.announce("'persist' has changed")
-    _reconfigure(mount, persist=None)
+    reconfigure(mount, persist=None)
     mount.restart()
     assert mount.does(os.listdir, mount.path) == ["file"]
     mount.stop()
     mount.start()
     assert mount.does(os.listdir, mount.path) == []
-
-
-# -- what cannot be ----------------------------------------------------------------------------
-
-
-def _refused(place: Path, name: str, **keys: Any) -> str:
-    """What a worker says that cannot start."""
-    mount = Mount(place / name, "memory", **keys)
-    try:
-        mount.begin()
-        assert mount.wait(20) == 1
-        return mount.log.read_text()
-    finally:
-        mount._clean()
-
-
-@contextmanager
-def _only(free: int, place: Path) -> Iterator[None]:
-    """A disk of its own on `place`, with so many bytes."""
-    place.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={free}", "tmpfs", place], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
-def test_a_second_mount_on_the_same_store_is_refused(
-    mounted: Mounted, place: Path, kept: Path, numbers: Iterator[int]
-) -> None:
-    first = mounted("memory", size="8MiB", persist=str(kept))
-    first.does(make, first.path / "file", b"content")
-    said = _refused(place, f"second{next(numbers)}", persist=str(kept))
-    assert f"cannot use {kept}/store.ext4: it is in use by process" in said
-    assert f"{first.pid} (" in said
-    assert f"worker {first.name}" in said
-    assert first.does(os.listdir, first.path) == ["file"]
-    first.stop()
-    second = mounted("memory", size="8MiB", persist=str(kept))
-    assert second.does(os.listdir, second.path) == ["file"]
-
-
-def test_a_former_mount_that_is_still_ending_is_waited_for(mounted: Mounted, kept: Path) -> None:
-    mount = mounted("memory", size="8MiB", persist=str(kept))
-    mount.stop()
-    image = os.open(kept / "store.ext4", os.O_RDWR)
-    fcntl.flock(image, fcntl.LOCK_EX)
-    mount.begin()
-    with pytest.raises(AssertionError):
-        wait_until(mount._ready.is_set, 1, "ready")
-    os.close(image)
-    wait_until(mount._ready.is_set, 10, "ready")
-
-
-def test_a_store_on_a_strange_loop_device_is_refused(
-    mounted: Mounted, place: Path, kept: Path, numbers: Iterator[int]
-) -> None:
-    mounted("memory", size="8MiB", persist=str(kept)).stop()
-    image = kept / "store.ext4"
-    device = subprocess.check_output(["losetup", "-f", "--show", image], text=True).strip()
-    try:
-        said = _refused(place, f"refused{next(numbers)}", persist=str(kept))
-    finally:
-        subprocess.run(["losetup", "-d", device], check=True)
-    assert f"the loop device {Path(device).name} is made of it" in said
-
-
-def test_a_damaged_store_is_told_with_the_way_out(
-    mounted: Mounted, place: Path, kept: Path, numbers: Iterator[int]
-) -> None:
-    mount = mounted("memory", size="8MiB", persist=str(kept))
-    mount.does(make, mount.path / "file", b"content")
-    mount.stop()
-    image = kept / "store.ext4"
-    with opened(image, os.O_RDWR) as fd:
-        os.pwrite(fd, bytes(100), 1024 + 56)
-    said = _refused(place, f"refused{next(numbers)}", size="8MiB", persist=str(kept))
-    assert f"cannot mount the store {image}: " in said
-    assert f"'e2fsck -f {image}'" in said
-    assert image not in map(Path, _loops().values())
-    # e2fsck finds the copy of what was overwritten.
-    repaired = subprocess.run(["e2fsck", "-fy", image], capture_output=True, text=True)
-    if repaired.returncode < 4:
-        mount.start()
-        assert mount.does((mount.path / "file").read_bytes) == b"content"
-
-
-def test_too_little_room_on_disk_is_told_and_leaves_nothing(
-    place: Path, kept: Path, numbers: Iterator[int]
-) -> None:
-    with _only(32 * MIB, kept):
-        said = _refused(place, f"refused{next(numbers)}", size="64MiB", persist=str(kept))
-        assert "cannot provide 7" in said
-        assert "its disk has 32 MiB for it; make room there, or give less as 'size'" in said
-        assert os.listdir(kept) == []
-
-
-def test_a_store_that_cannot_grow_keeps_its_former_limits(mounted: Mounted, kept: Path) -> None:
-    with _only(32 * MIB, kept):
-        mount = mounted("memory", size="8MiB", inodes=50, persist=str(kept))
-        mount.announce("the store cannot grow")
-        _reconfigure(mount, size="64MiB")
-        mount.restart()
-        assert _statvfs(mount)[:2] == (2048, 2048)
-        mount.does(make, mount.path / "file", b"content")
-        mount.stop()
-        mount.start()
-        blocks, free, *_ = _statvfs(mount)
-        assert blocks >= 2048
-        assert blocks - free == 1
-        mount.stop()
-
-
-def test_half_a_store_is_made_anew(mounted: Mounted, kept: Path) -> None:
-    kept.mkdir(parents=True)
-    (kept / "store.ext4.new").write_bytes(os.urandom(10 * MIB))
-    mount = mounted("memory", size="8MiB", inodes=50, persist=str(kept))
-    assert mount.does(os.listdir, mount.path) == []
-    assert os.listdir(kept) == ["store.ext4"]
-
-
-def test_no_mkfs_is_told_with_the_way_out(
-    place: Path,
-    kept: Path,
-    numbers: Iterator[int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "sh").symlink_to("/bin/sh")  # which starts workers here
-    monkeypatch.setenv("PATH", str(tmp_path))
-    said = _refused(place, f"refused{next(numbers)}", size="8MiB", persist=str(kept))
-    assert "there is no mkfs.ext4; install it, on Debian and Ubuntu with 'apt install" in said
-    assert os.listdir(kept) == []
