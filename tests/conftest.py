@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 pytest.register_assert_rewrite("behaviours", "forked")
 
-from supervised import Mount, Mounted, abandon, leftovers  # noqa: E402  (after the rewrite is asked for)
+from supervised import Mount, Mounted, abandon, leftovers, wait_until  # noqa: E402  (after the rewrite is asked for)
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,8 @@ def place() -> Iterator[Path]:
     if "ext2/ext3" not in type_:  # an overlay, say, whose behaviour is its own
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", plain], check=True)
     yield plain
+    with suppress(AssertionError):  # the kernel takes a moment to end a loop device
+        wait_until(lambda: not leftovers(plain), 3, "nothing is left")
     left = leftovers(plain)
     abandon(directory)
     shutil.rmtree(directory)
@@ -52,3 +54,9 @@ def mounted(place: Path, numbers: Iterator[int]) -> Iterator[Mounted]:
             return stack.enter_context(Mount(directory, type_name, **options))
 
         yield start
+
+
+@pytest.fixture
+def kept(place: Path, numbers: Iterator[int]) -> Path:
+    """A place for a store, not made yet."""
+    return place / f"kept{next(numbers)}" / "store"

@@ -295,8 +295,12 @@ def _mounts_below(directory: Path) -> list[mountinfo.Mount]:
 
 
 def leftovers(directory: Path) -> list[str]:
-    """Mounts below `directory` and workers that serve there."""
+    """Mounts below `directory`, loop devices of files there, and workers that serve there."""
     left = [f"{mount.fs_type} on {mount.mountpoint}" for mount in _mounts_below(directory)]
+    for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):
+            if (file := entry.read_text()).startswith(f"{directory}/"):
+                left.append(f"{entry.parts[3]} of {file.strip()}")
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")

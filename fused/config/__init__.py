@@ -105,6 +105,7 @@ class _Loading:
             self._common(entry)
         self._options()
         self._overlaps()
+        self._stores()
         self._raise()
         return Config(
             {e.name: e.common.spec(e.name, e.options) for e in self._entries.values() if e.common},
@@ -231,6 +232,23 @@ class _Loading:
             elif _below(path, source):
                 what = f"{path!r} is inside the mount's own source {source!r}"
                 entry.document.report(entry.at("mountpoint"), what)
+
+    def _stores(self) -> None:
+        """No `persist` in two mounts, nor in anything that is mounted here."""
+        owners: dict[str, str] = {}
+        for entry in self._entries.values():
+            path = entry.options.get("persist")
+            if entry.target != filesystems.BUILT_IN["memory"] or not isinstance(path, str):
+                continue
+            path = os.path.normpath(path)
+            if (owner := owners.setdefault(path, entry.name)) != entry.name:
+                what = f"{path!r} is 'persist' of {owner!r} already; each mount has its own"
+                entry.document.report(entry.at("persist"), what)
+            for other in self._entries.values():
+                if other.common and _below(path, other.common.mountpoint):
+                    what = f"{path!r} is inside the mountpoint of {other.name!r}"
+                    entry.document.report(entry.at("persist"), what)
+                    break
 
     def _raise(self) -> None:
         problems = [

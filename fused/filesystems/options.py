@@ -9,7 +9,8 @@ The tree of `static` arrives as the flat list that `tree` defines.
 import math
 import os
 import re
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
@@ -120,8 +121,10 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    changeable: ClassVar[frozenset[str]] = frozenset()
-    """Options that may differ for a successor on the same mount."""
+    @classmethod
+    def changeable(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """Options that may differ for a successor on the same mount, `options` being its own."""
+        return frozenset()
 
 
 class Static(Options):
@@ -139,17 +142,27 @@ class Static(Options):
 
 
 class Memory(Options):
-    """Files in memory, gone when unmounted."""
-
-    changeable = frozenset({"size", "inodes"})
+    """Files in memory, gone when unmounted, or kept in one place on disk."""
 
     size: Annotated[Size, Field(gt=0)] | None = Field(
         None, description="Bytes that content may take, ENOSPC beyond. Not given: half of RAM."
     )
     inodes: Annotated[int, Field(gt=0)] | None = Field(
         None,
-        description="How many files and directories there may be. Not given: as memory allows.",
+        description="How many files and directories there may be. Not given: as memory allows; "
+        "with persist one for 16 KiB of size.",
     )
+    persist: AbsolutePath | None = Field(
+        None,
+        description="A directory, made when missing, for a file in which all is kept over "
+        "unmounts and reboots; what was fsynced survives a power cut. It takes size and some "
+        "more of the disk, at once. Not given: all is gone when unmounted.",
+    )
+
+    @classmethod
+    def changeable(cls, options: Mapping[str, Any]) -> frozenset[str]:
+        """A persistent store changes its size while nobody uses it."""
+        return frozenset() if options.get("persist") else frozenset({"size", "inodes"})
 
 
 class Passthrough(Options):

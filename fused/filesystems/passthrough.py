@@ -29,6 +29,7 @@ from fused.filesystems.survival import Features, KnownInodes, OpenHandle, Record
 
 log = logging.getLogger(__name__)
 NAME_MAX = 255
+WRITE_BACK = "WRITEBACK_CACHE"
 SHARED_SECONDS, EXCLUSIVE_SECONDS = 0.5, 86400.0
 GONE = -1  # in place of a descriptor: system calls answer EBADF
 LARGE = 16 << 10  # bytes from which on it pays to let other threads work meanwhile
@@ -66,7 +67,7 @@ class Passthrough(AttributeHandlers):
     @property
     def features(self) -> Features:
         flags = ("DONT_MASK", "POSIX_ACL", "HANDLE_KILLPRIV_V2", "CACHE_SYMLINKS")
-        caching = "WRITEBACK_CACHE" if self._exclusive else "AUTO_INVAL_DATA"
+        caching = WRITE_BACK if self._exclusive else "AUTO_INVAL_DATA"
         return Features((*flags, caching), threads=2)
 
     # -- life ------------------------------------------------------------------------------------
@@ -347,7 +348,8 @@ class Passthrough(AttributeHandlers):
 
     def fsyncdir(self, fh: int, datasync: bool) -> None:
         fd = self._directories[fh].fd
-        (os.fdatasync if datasync else os.fsync)(fd)
+        with lock_released:
+            (os.fdatasync if datasync else os.fsync)(fd)
 
     def releasedir(self, fh: int) -> None:
         self._close(self._directories.pop(fh).fd)

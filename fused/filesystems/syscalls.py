@@ -107,14 +107,14 @@ def utimens(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
 _FSOPEN, _FSCONFIG, _FSMOUNT, _FSPICK = 430, 431, 432, 433
 _SET_FLAG, _SET_STRING, _CREATE, _RECONFIGURE = 0, 1, 6, 7
 _CLOEXEC, _EMPTY_PATH = 1, 8
-Options = dict[str, str | None]  # as in tmpfs(5), None for an option without value
+Options = dict[str, str | None]  # as in tmpfs(5) and ext4(5), None for an option without value
 
 
-def detached_tmpfs(options: Options) -> int:
-    """A new tmpfs that is mounted nowhere: it lives as long as a descriptor of it does.
+def detached(fs_type: str, options: Options) -> int:
+    """A file system that is mounted nowhere: it is mounted as long as a descriptor of it is open.
 
     OSError EINVAL for an option that this kernel does not know."""
-    context = _checked(_libc.syscall(_FSOPEN, b"tmpfs", _CLOEXEC))
+    context = _checked(_libc.syscall(_FSOPEN, fs_type.encode(), _CLOEXEC))
     try:
         _configure(context, options, _CREATE)
         return _checked(_libc.syscall(_FSMOUNT, context, _CLOEXEC, 0))
@@ -144,3 +144,12 @@ def _checked(result: int, what: object = None) -> int:
     if result < 0:
         raise _fail(what)
     return result
+
+
+# These wait for a disk: others may work meanwhile.
+_waiting = ctypes.CDLL(None, use_errno=True)
+
+
+def syncfs(fd: int) -> None:
+    """Write all that the file system still holds in memory to its disk.  OSError EIO, ENOSPC."""
+    _checked(_waiting.syncfs(fd))

@@ -29,7 +29,7 @@ def difference(old: Mapping[str, MountSpec], new: Mapping[str, MountSpec]) -> Pl
             plan.start.append(name)
         elif not (fields := _fields(old[name], spec)) | (options := _options(old[name], spec)):
             plan.same.append(name)
-        elif fields <= CHANGEABLE and options <= _changeable(spec.type):
+        elif fields <= CHANGEABLE and options <= _changeable(spec):
             plan.restart.append(name)
         else:
             plan.remount.append(name)
@@ -46,6 +46,6 @@ def _options(old: MountSpec, new: MountSpec) -> set[str]:
     return {key for key in keys if old.options.get(key) != new.options.get(key)}
 
 
-def _changeable(type_name: str) -> frozenset[str]:
-    model = BUILT_IN.get(type_name)
-    return model.changeable if model else frozenset()
+def _changeable(spec: MountSpec) -> frozenset[str]:
+    model = BUILT_IN.get(spec.type)
+    return model.changeable(spec.options) if model else frozenset()

@@ -30,6 +30,7 @@ from fused.ledger.reader import Reader
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "memory": ("memory", {"size": "256MiB"}),
+    "memory, persistent": ("memory", {"size": "256MiB", "persist": "{source}"}),
     "passthrough, shared": ("passthrough", {"source": "{source}", "cache": "shared"}),
     "passthrough, exclusive": ("passthrough", {"source": "{source}", "cache": "exclusive"}),
 }

@@ -17,6 +17,7 @@ from supervised import Mount
 NATIVE = ("tmpfs", "ext4", "xfs")
 OURS = (
     "memory",
+    "memory-persist",
     "passthrough-ext4-shared",
     "passthrough-ext4-exclusive",
     "passthrough-xfs-shared",
@@ -52,7 +53,9 @@ def target(
             yield Target(stack.enter_context(native.mounted(kind, directory)), True, kind == "xfs")
             return
         options = {}
-        if of:
+        if of == ["persist"]:
+            options = {"persist": str(place / f"persist{next(numbers)}"), "size": "1GiB"}
+        elif of:
             source_kind, cache = of
             source = place / f"source{next(numbers)}"
             stack.enter_context(native.mounted(source_kind, source))

@@ -53,6 +53,24 @@ def test_the_size_limit_is_kept_and_space_comes_back(mounted: Mounted) -> None:
     mount.does(work)
 
 
+def test_a_write_that_does_not_fit_says_so_itself(mounted: Mounted) -> None:
+    """Where space is scarce nothing is written later, which would be too late."""
+    mount = mounted("memory", size="8MiB")
+
+    def work() -> int:
+        total = 0
+        with opened(mount.path / "file", os.O_CREAT | os.O_WRONLY) as fd:
+            with fails(errno.ENOSPC):
+                while True:
+                    total += os.write(fd, b"x" * MIB)
+            with fails(errno.ENOSPC):
+                os.write(fd, b"x")
+            os.fsync(fd)
+        return total
+
+    assert mount.does(work) == 8 * MIB
+
+
 def test_truncation_and_holes_give_space_back(mounted: Mounted) -> None:
     mount = mounted("memory", size="8MiB")
 

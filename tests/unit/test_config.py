@@ -27,7 +27,7 @@ def test_one_mount_of_each_type_of_ours(tmp_path: Path) -> None:
 mounts:
   mirror: {type: passthrough, mountpoint: /mnt//mirror/, source: /srv/./data/, cache: exclusive}
   scratch: {type: memory, mountpoint: /mnt/scratch, size: 1.5GiB, inodes: 1000}
-  plain: {type: memory, mountpoint: /mnt/plain}
+  plain: {type: memory, mountpoint: /mnt/plain, persist: /srv//plain/}
   hello: {type: static, mountpoint: /mnt/hello, files: {message: "hello world\\n"}}
 """,
         )
@@ -38,10 +38,12 @@ mounts:
             options={"source": "/srv/data", "cache": "exclusive"},
         ),
         "scratch": MountSpec(
-            *("scratch", "memory", "/mnt/scratch"), options={"size": 3 << 29, "inodes": 1000}
+            *("scratch", "memory", "/mnt/scratch"),
+            options={"size": 3 << 29, "inodes": 1000, "persist": None},
         ),
         "plain": MountSpec(
-            "plain", "memory", "/mnt/plain", options={"size": None, "inodes": None}
+            *("plain", "memory", "/mnt/plain"),
+            options={"size": None, "inodes": None, "persist": "/srv/plain"},
         ),
         "hello": MountSpec(
             *("hello", "static", "/mnt/hello"),
@@ -80,7 +82,7 @@ mounts:
 """,
         )
     )
-    options = {"size": None, "inodes": None}
+    options = {"size": None, "inodes": None, "persist": None}
     assert loaded.mounts["a"] == MountSpec(
         *("a", "memory", "/mnt/a"),
         stop_timeout=90.0,
@@ -256,6 +258,7 @@ def test_types_of_ours_are_described() -> None:
     assert [option[:4] for option in found["memory"].options] == [
         ("size", "size", False, None),
         ("inodes", "number", False, None),
+        ("persist", "path", False, None),
     ]
     assert [option[:4] for option in found["passthrough"].options] == [
         ("source", "path", True, None),

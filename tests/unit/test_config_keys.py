@@ -50,8 +50,8 @@ KEYS = {
         MEMORY + "    zzz: 1\n",
         [
             "5:5: mounts.a.zzz: no such key; there are: allow_other, autostart, inodes, "
-            "log_level, mount_options, mountpoint, on_crash, read_only, size, stop_timeout, "
-            "threads, type, watchdog"
+            "log_level, mount_options, mountpoint, on_crash, persist, read_only, size, "
+            "stop_timeout, threads, type, watchdog"
         ],
     ),
     "missing": (
@@ -184,6 +184,19 @@ KEYS = {
             "4:31: mounts.b.source: '/b' is inside the mount's own mountpoint '/b'",
             "5:19: mounts.c.mountpoint: '/c/d' is inside the mount's own source '/c'",
             "6:19: mounts.d.mountpoint: '/d' is inside the mount's own source '/'",
+        ],
+    ),
+    "persist": (
+        "defaults: {type: memory}\nmounts:\n"
+        "  a: {mountpoint: /a, persist: /var/a}\n  b: {mountpoint: /b, persist: /var//a/}\n"
+        "  c: {mountpoint: /c, persist: /c}\n  d: {mountpoint: /d, persist: /a/d}\n"
+        "  e: {mountpoint: /e, persist: var/e}\n  f: {mountpoint: /f, persist: /var/a/f}\n",
+        [
+            "4:32: mounts.b.persist: '/var/a' is 'persist' of 'a' already; each mount has its own",
+            "5:32: mounts.c.persist: '/c' is inside the mountpoint of 'c'",
+            "6:32: mounts.d.persist: '/a/d' is inside the mountpoint of 'a'",
+            "7:32: mounts.e.persist: expected an absolute path, one that starts with '/', "
+            "not 'var/e'",
         ],
     ),
     "static tree": (

@@ -9,6 +9,7 @@ from fused.spec import MountSpec
 
 MIRROR = MountSpec("m", "passthrough", "/m", options={"source": "/s", "cache": "shared"})
 SCRATCH = MountSpec("m", "memory", "/m", options={"size": 1, "inodes": None})
+KEPT = MountSpec("m", "memory", "/m", options={"size": 1, "inodes": None, "persist": "/p"})
 
 
 def plan(**lists: list[str]) -> Plan:
@@ -37,6 +38,8 @@ def test_new_and_gone_mounts() -> None:
         (MIRROR, {"type": "a:B", "options": {}}, "remount"),
         (SCRATCH, {"options": {"size": 2, "inodes": 5}}, "restart"),
         (SCRATCH, {"options": {"size": 2, "inodes": None}, "read_only": True}, "remount"),
+        (SCRATCH, {"options": {"size": 1, "inodes": None, "persist": "/p"}}, "remount"),
+        (KEPT, {"options": {"size": 2, "inodes": None, "persist": "/p"}}, "remount"),
     ],
 )
 def test_a_changed_mount(old: MountSpec, change: dict[str, Any], expected: str) -> None:
