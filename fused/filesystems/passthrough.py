@@ -24,30 +24,19 @@ from llfuse import EntryAttributes, FUSEError, lock_released
 from fused.errors import WorkerFailed
 from fused.filesystems import syscalls
 from fused.filesystems.attributes import AttributeHandlers
+from fused.filesystems.directories import GONE, Directory, DirectoryHandlers
 from fused.filesystems.source import Source
 from fused.filesystems.survival import Features, KnownInodes, OpenHandle, Record
 
 log = logging.getLogger(__name__)
 NAME_MAX = 255
 WRITE_BACK = "WRITEBACK_CACHE"
-SHARED_SECONDS, EXCLUSIVE_SECONDS = 0.5, 86400.0
-GONE = -1  # in place of a descriptor: system calls answer EBADF
+SHARED_SECONDS, EXCLUSIVE_SECONDS, ABSENT_SECONDS = 0.5, 86400.0, 1.0
 LARGE = 16 << 10  # bytes from which on it pays to let other threads work meanwhile
 _NOT_PASSED = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_DIRECT | os.O_APPEND | os.O_NOCTTY
 
 
-class Directory:
-    """An open directory and the entries read from it but not passed on yet."""
-
-    __slots__ = ("entries", "fd", "index", "offset")
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.entries: list[tuple[bytes, int, int, int]] = []
-        self.index = self.offset = 0
-
-
-class Passthrough(AttributeHandlers):
+class Passthrough(AttributeHandlers, DirectoryHandlers):
     """See the module.  Options: `source`, an absolute path; `cache`, "shared" or "exclusive"."""
 
     def __init__(self, source: str, cache: str = "shared") -> None:
@@ -56,11 +45,12 @@ class Passthrough(AttributeHandlers):
         self._exclusive = cache == "exclusive"
         self._timeout = EXCLUSIVE_SECONDS if self._exclusive else SHARED_SECONDS
         self._files: dict[int, int] = {}  # fh -> descriptor
-        self._directories: dict[int, Directory] = {}
         self._umask = -1
         # What was last seen of a name, for the change of it that follows most likely.
         self._peeked: tuple[int, bytes, os.stat_result | None, int] | None = None
         self._absent: tuple[int, bytes] | None = None
+        self._nothing = EntryAttributes()  # no inode: the name is absent, and will be for a while
+        self._nothing.entry_timeout = ABSENT_SECONDS
         self._record: Record
         self._source: Source
 
@@ -128,9 +118,10 @@ class Passthrough(AttributeHandlers):
         try:
             return self._entry(parent, name)
         except FileNotFoundError:
-            if self._exclusive:
-                self._absent = parent, name
-            raise
+            if not self._exclusive:
+                raise
+            self._absent = parent, name
+            return self._nothing
 
     def _entry(self, parent: int, name: bytes) -> EntryAttributes:
         st = os.stat(name, dir_fd=self._source.path_fd(parent), follow_symlinks=False)
@@ -314,45 +305,6 @@ class Passthrough(AttributeHandlers):
         if fd != GONE:
             self._source.take_back(fd)
             os.close(fd)
-
-    # -- directories -----------------------------------------------------------------------------
-
-    def opendir(self, inode: int, ctx: Any) -> int:
-        fd = self._source.open(inode, os.O_RDONLY | os.O_DIRECTORY)
-        fh = self._record.next_handle()
-        self._directories[fh] = Directory(fd)
-        return fh
-
-    def readdir(self, fh: int, offset: int) -> Iterator[tuple[bytes, EntryAttributes, int]]:
-        directory = self._directories[fh]
-        if offset and not directory.entries and not directory.offset:
-            # ext4 finds nothing at 0 after a first read at the end: let the first be at 0.
-            syscalls.getdents(directory.fd)
-        if offset != directory.offset or offset == 0:
-            os.lseek(directory.fd, offset, os.SEEK_SET)
-            directory.entries, directory.index, directory.offset = [], 0, offset
-        device, number = os.fstat(directory.fd).st_dev, self._source.on_device
-        own = device == self._source.device
-        entry = EntryAttributes()
-        while True:
-            while directory.index < len(directory.entries):
-                name, inode, kind, following = directory.entries[directory.index]
-                entry.st_ino = inode if own else number(device, inode)
-                entry.st_mode = kind << 12
-                yield name, entry, following
-                directory.index += 1
-                directory.offset = following
-            directory.entries, directory.index = syscalls.getdents(directory.fd), 0
-            if not directory.entries:
-                return
-
-    def fsyncdir(self, fh: int, datasync: bool) -> None:
-        fd = self._directories[fh].fd
-        with lock_released:
-            (os.fdatasync if datasync else os.fsync)(fd)
-
-    def releasedir(self, fh: int) -> None:
-        self._close(self._directories.pop(fh).fd)
 
     def check(self) -> None:
         """Run the invariants; AssertionError when one does not hold."""

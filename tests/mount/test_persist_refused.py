@@ -111,7 +111,9 @@ def test_too_little_room_on_disk_is_told_and_leaves_nothing(
 def test_a_store_that_cannot_grow_keeps_its_former_limits(mounted: Mounted, kept: Path) -> None:
     with _only(32 * MIB, kept):
         mount = mounted("memory", size="8MiB", inodes=50, persist=str(kept))
-        mount.announce("the store cannot grow")
+        mount.announce(
+            "the store cannot grow", "the store grows to .size. when it is mounted afresh"
+        )
         reconfigure(mount, size="64MiB")
         mount.restart()
         assert statvfs(mount)[:2] == (2048, 2048)
