@@ -105,7 +105,7 @@ class Tmpfs(Calls):
     """A tmpfs that is mounted nowhere."""
 
     def __init__(self) -> None:
-        mount = syscalls.detached_tmpfs({"mode": "0755", "size": "8g", "nr_inodes": "0"})
+        mount = syscalls.detached("tmpfs", {"mode": "0755", "size": "8g", "nr_inodes": "0"})
         super().__init__(os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount))
         os.close(mount)
 

@@ -80,8 +80,8 @@ def _end(process: "subprocess.Popen[bytes]", place: Path) -> None:
 
 @contextmanager
 def _fused(directory: Path, type_name: str, **options: Any) -> Iterator[Served]:
-    directory.parent.mkdir(exist_ok=True)
-    with Mount(directory, type_name, **options) as mount:
+    """Its runtime directory is on a tmpfs, as /run is."""
+    with native.tmpfs(directory) as place, Mount(place / "mount", type_name, **options) as mount:
         yield Served(mount.path, mount.pid)
 
 

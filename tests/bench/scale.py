@@ -8,7 +8,6 @@ it is, beside the kernel's tmpfs.
 import os
 import shutil
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +15,9 @@ from pathlib import Path
 from time import perf_counter_ns, sleep
 from typing import Any
 
+import native
 from forked import Result, in_child
 from supervised import REPOSITORY, Mount, abandon
-
-from bench.contenders import tmpfs
 
 KNOWN = (10**3, 10**4, 10**5, 10**6)
 NAMES = (10**2, 10**3, 10**4, 10**5)
@@ -131,14 +129,13 @@ def lengths(place: Path) -> None:
     print(f"{'writing a file of':>22}{'MiB/s on memory':>18}{'on tmpfs':>12}")
     with (
         Mount(place / "memory", "memory", size="5GiB") as mount,
-        tmpfs(place / "tmpfs") as native,
+        native.tmpfs(place / "tmpfs", "size=5g") as plain,
     ):
-        subprocess.run(["mount", "-o", "remount,size=5g", native], check=True)
         for length in LENGTHS:
             rounds = []
             for _ in range(3 if length > 1 << 28 else 9):
                 ours = _in(mount, _write, mount.path / "file", length)
-                rounds.append((ours, _write(native / "file", length)))
+                rounds.append((ours, _write(plain / "file", length)))
             speeds = [length / (1 << 20) / statistics.median(side) for side in zip(*rounds)]  # noqa: B905
             print(f"{length >> 20:>18,} MiB{speeds[0]:>18,.0f}{speeds[1]:>12,.0f}", flush=True)
     print()
