@@ -318,10 +318,17 @@ def test_a_manager_that_is_killed_takes_its_workers_along_and_the_next_begins_an
             assert read(managed.at("mirror") / "file") == "content\n"
 
 
+def _stopped(pid: int) -> bool:
+    """Whether no thread of a process runs any more: a stop takes a moment to reach them all."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def test_a_stale_mount_is_detached(home: Path) -> None:
     with Managed(home, hello=HELLO) as managed:
         pid = managed.status("hello")["pid"]
         os.kill(pid, signal.SIGSTOP)  # so that it cannot unmount when the manager dies
+        wait_until(lambda: _stopped(pid), 5, "all threads of the worker have stopped")
         stale = mounted_at(managed.at("hello"))
         managed.kill()
         os.kill(pid, signal.SIGKILL)
