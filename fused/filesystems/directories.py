@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import llfuse
-from llfuse import EntryAttributes, lock_released
+from llfuse import EntryAttributes
 
 from fused.filesystems import syscalls
 from fused.filesystems.source import Source
@@ -69,7 +69,7 @@ class DirectoryHandlers(llfuse.Operations):
 
     def fsyncdir(self, fh: int, datasync: bool) -> None:
         fd = self._directories[fh].fd
-        with lock_released:
+        with self._record.waiting:
             (os.fdatasync if datasync else os.fsync)(fd)
 
     def releasedir(self, fh: int) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from llfuse import EntryAttributes, FUSEError, lock_released
+from llfuse import EntryAttributes, FUSEError
 
 from fused.errors import WorkerFailed
 from fused.filesystems import syscalls
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 NAME_MAX = 255
 WRITE_BACK = "WRITEBACK_CACHE"
 SHARED_SECONDS, EXCLUSIVE_SECONDS, ABSENT_SECONDS = 0.5, 86400.0, 1.0
-LARGE = 16 << 10  # bytes from which on it pays to let other threads work meanwhile
+LARGE = 16 << 10  # bytes from which on it pays to let another thread serve meanwhile
 _NOT_PASSED = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_DIRECT | os.O_APPEND | os.O_NOCTTY
 
 
@@ -58,7 +58,7 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
     def features(self) -> Features:
         flags = ("DONT_MASK", "POSIX_ACL", "HANDLE_KILLPRIV_V2", "CACHE_SYMLINKS")
         caching = WRITE_BACK if self._exclusive else "AUTO_INVAL_DATA"
-        return Features((*flags, caching), threads=2)
+        return Features((*flags, caching), threads=4, relieved=True)
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -275,7 +275,7 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
     def read(self, fh: int, offset: int, size: int) -> bytes:
         fd = self._files[fh]
         if size >= LARGE:
-            with lock_released:
+            with self._record.waiting:
                 return os.pread(fd, size, offset)
         return os.pread(fd, size, offset)
 
@@ -284,7 +284,7 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         if self._record.kills_privileges():
             self.drop_privileges(b"/proc/self/fd/%d" % fd)
         if len(data) >= LARGE:
-            with lock_released:
+            with self._record.waiting:
                 return os.pwrite(fd, data, offset)
         return os.pwrite(fd, data, offset)
 
@@ -295,7 +295,7 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
 
     def fsync(self, fh: int, datasync: bool) -> None:
         fd = self._files[fh]
-        with lock_released:
+        with self._record.waiting:
             (os.fdatasync if datasync else os.fsync)(fd)
 
     def release(self, fh: int) -> None:

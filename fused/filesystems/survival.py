@@ -8,6 +8,7 @@ the fd store, or from wherever the type keeps its data.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 
@@ -64,6 +65,11 @@ class Record(Protocol):
     def invalidate(self, node: int) -> None:
         """Have the kernel ask for the inode's attributes (and by them, data) again."""
 
+    @property
+    def waiting(self) -> AbstractContextManager[None]:
+        """For `with`, around calls that may take long: like llfuse.lock_released, others serve
+        meanwhile."""
+
     def keep(self, name: str, fd: int) -> None:
         """Put a descriptor where a successor finds it, in `restore`'s `descriptors`."""
 
@@ -96,7 +102,11 @@ class Survivor(Protocol):
 
 
 class Features(NamedTuple):
-    """What a type asks of the kernel: names of FUSE_INIT flags, and how many threads serve."""
+    """What a type asks of the kernel: names of FUSE_INIT flags, and how many threads serve.
+
+    `relieved`: its handlers wait in `Record.waiting` only, so that one thread at a time is enough
+    while none waits."""
 
     flags: tuple[str, ...] = ("AUTO_INVAL_DATA",)
     threads: int = 1
+    relieved: bool = False

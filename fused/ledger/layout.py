@@ -36,6 +36,7 @@ INTENT, BEFORE, BEFORE_TARGET = range(9, 12)  # valid when INTENT equals UNIQUE
 COUNTED = 12  # equals UNIQUE once the count is made
 FORGOTTEN_SHIFT = 40  # forget: BEFORE is its place in the list << 40 | the count it leaves
 SLOTS_AT = HEADER_WORDS
+OWN_UNIQUE = 1 << 62  # UNIQUE of requests that do not come from the kernel
 
 # Operation counters: errors, longest (ns), then how many took 2^(i-1) to 2^i ns.
 BUCKETS = 64

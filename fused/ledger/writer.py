@@ -122,6 +122,11 @@ class Ledger:
         self.words[at.NEXT_HANDLE] = number + 1
         return number
 
+    def latest(self) -> int:
+        """The highest number of a request of the kernel's so far."""
+        uniques = self.words[SLOTS_AT : SLOTS_AT + SLOTS * SLOT_WORDS : SLOT_WORDS].tolist()
+        return max(unique for unique in uniques if unique < at.OWN_UNIQUE)
+
     def slot(self, number: int) -> memoryview:
         """The words of one request slot."""
         start = SLOTS_AT + number * SLOT_WORDS

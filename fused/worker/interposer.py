@@ -9,7 +9,7 @@ import errno
 import faulthandler
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic_ns
 from typing import Any
 
@@ -21,8 +21,10 @@ from fused.ledger import layout as at
 from fused.ledger.layout import OPERATIONS
 from fused.ledger.writer import Ledger
 from fused.worker import replies
+from fused.worker.crew import Crew
 from fused.worker.handlers import Handler, NotingHandlers
 from fused.worker.lanes import MASK, Lanes
+from fused.worker.pace import Pace
 
 log = logging.getLogger("fused.worker")
 
@@ -41,8 +43,10 @@ class Interposer(llfuse.Operations):
         lanes: Lanes,
         trusted: bool,
         on_damage: Callable[[str], Any],
+        pace: Pace,
+        crew: Crew | None = None,
     ) -> None:
-        self.fs, self.ledger, self.lanes = fs, ledger, lanes
+        self.fs, self.ledger, self.lanes, self._pace = fs, ledger, lanes, pace
         self._on_damage = on_damage
         self._local = lanes.local
         self._seen: set[tuple[str, str]] = set()
@@ -55,13 +59,15 @@ class Interposer(llfuse.Operations):
                 setattr(self, name, self._streamed(name, function))
             else:
                 setattr(self, name, self._handler(name, noting.around(name, function)))
+        if crew is not None:
+            self.forget = self._resting(self.forget, crew)  # type: ignore[method-assign]
 
     # -- one request -----------------------------------------------------------------------------
 
     def _handler(self, name: str, function: Handler) -> Handler:
         index = OPERATIONS.index(name)
         counters = self.ledger.counters(index)
-        local, lanes, failure = self._local, self.lanes, self._failure
+        local, lanes, failure, pace = self._local, self.lanes, self._failure, self._pace
         operation, subject, since, unique_ = at.OPERATION, at.SUBJECT, at.SINCE_NS, at.UNIQUE
         histogram, longest, errors = at.HISTOGRAM, at.LONGEST, at.ERRORS
 
@@ -70,6 +76,8 @@ class Interposer(llfuse.Operations):
                 lane = local.lane
             except AttributeError:
                 lane = lanes.enter()
+            if pace.quiet:
+                pace.stir()
             slot = lane.slot
             start = monotonic_ns()
             slot[operation] = index
@@ -109,6 +117,16 @@ class Interposer(llfuse.Operations):
                 raise failure(name, error) from None
 
         return handler
+
+    @staticmethod
+    def _resting(function: Handler, crew: Crew) -> Handler:
+        """forget: nobody waits for it to return, so the thread may rest in it."""
+
+        def forget(forgotten: Sequence[tuple[int, int]]) -> None:
+            function(forgotten)
+            crew.rest()
+
+        return forget
 
     def _failure(self, name: str, error: BaseException) -> FUSEError:
         """The error that the caller gets: a number from 1 to 511."""

@@ -4,11 +4,15 @@ import contextlib
 import fcntl
 import os
 import struct
+from contextlib import AbstractContextManager
+
+import llfuse
 
 from fused import notify
 from fused.ledger.inodes import InodeTable
 from fused.ledger.writer import Ledger
 from fused.worker import connection as wire
+from fused.worker.crew import Crew
 from fused.worker.lanes import Lanes
 
 _INVALIDATE = struct.Struct("<IiQQqq")
@@ -17,8 +21,9 @@ _INVALIDATE = struct.Struct("<IiQQqq")
 class WorkerRecord:
     """The Record of a worker: its ledger, its connection, its supervisor's fd store."""
 
-    def __init__(self, ledger: Ledger, lanes: Lanes, fd: int) -> None:
+    def __init__(self, ledger: Ledger, lanes: Lanes, fd: int, crew: Crew | None) -> None:
         self._ledger, self._fd = ledger, fd
+        self.waiting: AbstractContextManager[None] = crew or llfuse.lock_released
         self.inodes: InodeTable = ledger.inodes
         self.kills_privileges = lanes.kills_privileges
         self.next_handle = ledger.next_handle

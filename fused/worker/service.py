@@ -20,8 +20,10 @@ from fused.spec import MountSpec
 from fused.worker import connection as wire
 from fused.worker import log as worker_log
 from fused.worker import takeover, watch
+from fused.worker.crew import Crew
 from fused.worker.interposer import Interposer
 from fused.worker.lanes import Lanes
+from fused.worker.pace import Pace
 from fused.worker.record import WorkerRecord
 from fused.worker.session import Session
 
@@ -91,17 +93,21 @@ class Service:
 
     def _attach(self) -> None:
         self.lanes = Lanes(self.ledger)
+        self.threads = self.mount.threads or self.features.threads
+        self.crew = Crew(self.threads) if self.features.relieved else None
         if self._survivor:
-            record = WorkerRecord(self.ledger, self.lanes, self.fd)
+            record = WorkerRecord(self.ledger, self.lanes, self.fd, self.crew)
             self.fs.attach(record, self.descriptors)
         else:
             self.fs.init()
 
     def _interpose(self) -> None:
         trusted = type(self.fs).__module__.startswith("fused.filesystems.")
-        self.interposer = Interposer(self.fs, self.ledger, self.lanes, trusted, self._damaged)
-        threads = self.mount.threads or self.features.threads
-        self.session = Session(self.interposer, self.fd, threads)
+        self.pace = Pace(self.ledger.latest)
+        self.interposer = Interposer(
+            self.fs, self.ledger, self.lanes, trusted, self._damaged, self.pace, self.crew
+        )
+        self.session = Session(self.interposer, self.fd, self.threads)
 
     def give_up(self) -> None:
         """Abort the connection and detach the mount: nobody hangs on it."""
@@ -143,6 +149,8 @@ class Service:
         else:
             self.session.ask_root()
         self.session.connect()
+        if self.pace.useful():
+            self._start_thread("pace", self.pace.watch)
         self._ready()
 
     def _ready(self) -> None:

@@ -22,15 +22,15 @@ import llfuse
 
 from fused.errors import WorkerFailed
 from fused.ledger import requests
+from fused.ledger.layout import OWN_UNIQUE
 from fused.worker import connection as wire
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, LARGE_OBJECT = -1, -3, 32 << 20  # mallopt(3)
 READ, READDIR = 15, 28  # opcodes
 LARGEST_REPLY = 128 << 10  # that the stand-in is asked to carry
 READ_SYSCALLS = ("0", "63")  # x86-64; aarch64 and riscv64
-OWN = 1 << 62  # the `unique` of requests that do not come from the kernel
 ANSWER_LIMIT = 10.0  # seconds for the root to answer
-_WAKE = wire.IN_HEADER.pack(48, 2, 1 << 62, 1, 0, 0, 0, 0, 0) + struct.pack(
+_WAKE = wire.IN_HEADER.pack(48, 2, OWN_UNIQUE, 1, 0, 0, 0, 0, 0) + struct.pack(
     "<Q", 0
 )  # forget nothing
 
@@ -176,7 +176,7 @@ class Session:
 
     def ask_root(self) -> None:
         """Ask for the root's attributes.  WorkerFailed when the answer is an error or none."""
-        header = wire.IN_HEADER.pack(56, wire.GETATTR_OPCODE, OWN, 1, 0, 0, 0, 0, 0)
+        header = wire.IN_HEADER.pack(56, wire.GETATTR_OPCODE, OWN_UNIQUE, 1, 0, 0, 0, 0, 0)
         reply = self.ask(header + bytes(16), ANSWER_LIMIT)[-1]
         _, error, _ = wire.OUT_HEADER.unpack_from(reply)
         if error:

@@ -19,6 +19,7 @@ import llfuse
 from fused.ledger.writer import Ledger
 from fused.worker.interposer import Interposer
 from fused.worker.lanes import Lanes
+from fused.worker.pace import Pace
 
 CALLS, ROUNDS = 20_000, 15
 
@@ -100,7 +101,7 @@ def measure(name: str, directory: str) -> tuple[float, float]:
         path = f"{directory}/ledger{number}"
         ledger = Ledger.create(path, 1, 0)
         fs = Trivial()
-        interposer = Interposer(fs, ledger, Lanes(ledger), True, sys.exit)
+        interposer = Interposer(fs, ledger, Lanes(ledger), True, sys.exit, Pace(ledger.latest))
         if name == "forget":
             for i in range(CALLS):
                 ledger.inodes.add(10 + i, b"", 1, b"name", 1)

@@ -16,7 +16,7 @@ from bench.contenders import Contender, Field, Served
 from bench.data import Data, Sizes
 from bench.rows import Place, Row
 
-QUIET = 0.02  # seconds without work, after which a server counts as idle
+QUIET = 0.05  # seconds without work, after which a server counts as idle
 
 
 class Sample(NamedTuple):
