@@ -7,22 +7,26 @@ symlink, and never through one.
 import errno
 import os
 import stat
+from math import inf
+from time import monotonic
 from typing import Any
 
 import llfuse
-from llfuse import EntryAttributes
+from llfuse import EntryAttributes, FUSEError
 
 from fused.filesystems import syscalls
 from fused.filesystems.source import Source
 from fused.filesystems.survival import Record
 
-TOLD = 16384  # files whose state, as it was told to the kernel, is remembered
+CAPABILITY = b"security.capability"
+MADE = 64  # files just made that are remembered
+TOLD = 1 << 14  # files, at most, whose state as it was told to the kernel is remembered
 XFS_ACL = b"trusted.SGI_ACL_"  # how xfs shows root its access control lists, once more
 
 
-def _state(st: os.stat_result) -> int:
+def _state(node: int, st: os.stat_result) -> int:
     """A number that changes when a file's content or attributes do."""
-    return hash((st.st_mtime_ns, st.st_ctime_ns, st.st_size))
+    return hash((node, st.st_mtime_ns, st.st_ctime_ns, st.st_size))
 
 
 def _privileges(mode: int) -> int:
@@ -35,7 +39,8 @@ class AttributeHandlers(llfuse.Operations):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: dict[int, int] = {}  # inode -> `_state`
+        self._told = [0] * TOLD  # `_state` of the last inode with that place
+        self._made: dict[int, float] = {}  # inode -> time of making
 
     _record: Record
     _source: Source
@@ -59,14 +64,12 @@ class AttributeHandlers(llfuse.Operations):
         entry.st_ctime_ns = st.st_ctime_ns
         entry.attr_timeout = entry.entry_timeout = self._timeout
         if not self._exclusive:
-            if len(self._told) >= TOLD:
-                del self._told[next(iter(self._told))]
-            self._told[node] = _state(st)
+            self._told[node % TOLD] = _state(node, st)
         return entry
 
     def _is_told(self, node: int, st: os.stat_result) -> bool:
         """Whether this is what the kernel was told of the inode last, as far as is remembered."""
-        return self._told.get(node) == _state(st)
+        return self._told[node % TOLD] == _state(node, st)
 
     def _proc_path(self, inode: int) -> bytes:
         return b"/proc/self/fd/%d" % self._source.path_fd(inode)
@@ -127,10 +130,20 @@ class AttributeHandlers(llfuse.Operations):
         stat_.f_namemax = here.f_namemax
         return stat_
 
+    def note_made(self, inode: int) -> None:
+        """The inode is a new file's: the kernel will ask for its capabilities at the first write,
+        and is told at once that there are none."""
+        if len(self._made) >= MADE:
+            del self._made[next(iter(self._made))]
+        self._made[inode] = monotonic()
+
     def getxattr(self, inode: int, name: bytes, ctx: Any = None) -> bytes:
+        if name == CAPABILITY and monotonic() - self._made.pop(inode, -inf) < self._timeout:
+            raise FUSEError(errno.ENODATA)
         return os.getxattr(self._proc_path(inode), name)
 
     def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
+        self._made.pop(inode, None)
         os.setxattr(self._proc_path(inode), name, value)
         self._note_change(inode, name)
 

@@ -65,7 +65,7 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
     def attach(self, record: Record, descriptors: dict[str, int]) -> None:
         self._record = record
         syscalls.keep_capabilities()
-        self._source = Source(self._open_root(descriptors), record)
+        self._source = Source(self._open_root(descriptors), record, self._exclusive)
         self._source.adopt(descriptors)
 
     def _open_root(self, descriptors: dict[str, int]) -> int:
@@ -118,9 +118,9 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         try:
             return self._entry(parent, name)
         except FileNotFoundError:
+            self._absent = parent, name
             if not self._exclusive:
                 raise
-            self._absent = parent, name
             return self._nothing
 
     def _entry(self, parent: int, name: bytes) -> EntryAttributes:
@@ -196,6 +196,7 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         except BaseException:
             os.close(fd)
             raise
+        self.note_made(entry.st_ino)
         return self._opened(entry.st_ino, fd), entry
 
     def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> EntryAttributes:

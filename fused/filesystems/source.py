@@ -18,6 +18,7 @@ import errno
 import os
 import stat
 import struct
+from collections import OrderedDict
 
 from fused.filesystems import syscalls
 from fused.filesystems.survival import KnownInodes, Record
@@ -41,16 +42,17 @@ class Source:
     nameless; what is lent is borrowed from one handle; every alias is a known inode.
     """
 
-    def __init__(self, root: int, record: Record) -> None:
-        """`root` is a descriptor of the source that can be read (not O_PATH)."""
-        self.root, self._record = root, record
+    def __init__(self, root: int, record: Record, sole: bool) -> None:
+        """`root` is a descriptor of the source that can be read (not O_PATH).  `sole`: names are
+        changed by nobody else."""
+        self.root, self._record, self._sole = root, record, sole
         self._inodes: KnownInodes = record.inodes
         st = os.fstat(root)
         self.device, self._root_number = st.st_dev, st.st_ino
         self._mounts: dict[int, int] = {}  # device -> descriptor that can be read
         self._indexes: dict[int, int] = {}  # other devices -> index in their node ids
         self._handleless: set[int] = set()
-        self._hand: dict[int, int] = {}  # node -> O_PATH descriptor, the least recently used first
+        self._hand: OrderedDict[int, int] = OrderedDict()  # node -> O_PATH descriptor, by last use
         self._nameless: dict[int, int] = {}  # node -> O_PATH descriptor kept in the fd store
         self._lent: dict[int, int] = {}  # node -> descriptor of an open handle of it
         self._borrowed: dict[int, int] = {}  # descriptor of an open handle -> node
@@ -69,10 +71,13 @@ class Source:
         if node in self._inodes:
             if self._is_open(node):
                 return node  # what is held open cannot have lost its number to another file
+            by_name = st.st_dev in self._handleless
+            if self._sole and not by_name and not self._inodes.unlinked(node):
+                return node  # nor can what still has a name
             key = self._make_key(parent, name, st)
-            if self._inodes.key(node) != key:
+            if not self._inodes.has_key(node, key):
                 self._inodes.reuse(node, key, parent, name)
-            elif st.st_dev in self._handleless and self._inodes.place(node) != (parent, name):
+            elif by_name and self._inodes.place(node) != (parent, name):
                 self._inodes.rename(node, parent, name)  # the name by which it is found again
             return node
         if node == ROOT:
@@ -149,9 +154,9 @@ class Source:
     def path_fd(self, node: int) -> int:
         """A descriptor of the inode, O_PATH or an open handle's; open for the next AT_HAND calls
         at least, or until that handle is closed.  OSError ESTALE."""
-        fd = self._hand.pop(node, None)
+        fd = self._hand.get(node)
         if fd is not None:
-            self._hand[node] = fd  # now the youngest
+            self._hand.move_to_end(node)
             return fd
         if node == ROOT:
             return self.root
@@ -175,14 +180,14 @@ class Source:
         with contextlib.suppress(OSError):
             flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(name, flags, dir_fd=self.path_fd(parent))
-            if self.number(os.fstat(fd)) == node:
+            if self._sole or self.number(os.fstat(fd)) == node:
                 self._put_at_hand(node, fd)
             else:
                 os.close(fd)
 
     def _put_at_hand(self, node: int, fd: int) -> None:
         if len(self._hand) >= AT_HAND:
-            os.close(self._hand.pop(next(iter(self._hand))))
+            os.close(self._hand.popitem(last=False)[1])
         self._hand[node] = fd
 
     def _is_open(self, node: int) -> bool:

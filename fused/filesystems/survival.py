@@ -33,6 +33,12 @@ class KnownInodes(Protocol):
     def key(self, node: int) -> bytes:
         """What `Survivor.key` said of the inode.  KeyError."""
 
+    def has_key(self, node: int, key: bytes) -> bool:
+        """Whether that is what `key` returns.  KeyError."""
+
+    def unlinked(self, node: int) -> bool:
+        """Whether this mount has removed the inode's last name.  KeyError."""
+
     def place(self, node: int) -> tuple[int, bytes]:
         """The parent's inode and the name last seen.  KeyError."""
 

@@ -12,6 +12,7 @@ from fused.ledger.rows import Rows
 SHRINK, SMALL = 8, 64_000  # the index is made anew when it has shrunk to an eighth, if not small
 ONCE = pack_count(1)
 BLOB_AT = at.BLOB * 8
+_HEAD = struct.Struct("=QQQQQQ")  # NODE to CRC
 _BODY = struct.Struct("=QQQQQ")  # COUNT, LINKS, PARENT, META, CRC
 
 
@@ -131,6 +132,19 @@ class InodeTable:
         """The key given to `add`.  KeyError for an unknown inode, LedgerDamaged for a bad row."""
         return self._content(self.rows[node])[0]
 
+    def has_key(self, node: int, key: bytes) -> bool:
+        """Whether that is the key given to `add`.  KeyError, LedgerDamaged."""
+        row = self.rows[node]
+        if self._words[row + at.META] & 0xFFFF == len(key) <= at.BLOB_BYTES:
+            start = row * 8 + BLOB_AT
+            if self._bytes[start : start + len(key)] == key:
+                return True
+        return self.key(node) == key
+
+    def unlinked(self, node: int) -> bool:
+        """Whether the last name that was known is gone.  KeyError."""
+        return bool(self._words[self.rows[node] + at.LINKS] & at.UNLINKED)
+
     def place(self, node: int) -> tuple[int, bytes]:
         """Parent and name last noted.  KeyError, LedgerDamaged."""
         _, parent, name = self._content(self.rows[node])
@@ -138,16 +152,16 @@ class InodeTable:
 
     def _content(self, row: int) -> tuple[bytes, int, bytes]:
         words = self._words
-        node, parent, meta = words[row], words[row + at.PARENT], words[row + at.META]
+        node, _, _, parent, meta, crc = _HEAD.unpack_from(self._bytes, row * 8)
         key_length, length, following = meta & 0xFFFF, meta >> 16 & 0xFFFF, meta >> 32
-        start = (row + at.BLOB) * 8
+        start = row * 8 + BLOB_AT
         blob = bytes(self._bytes[start : start + min(length, at.BLOB_BYTES)])
         while following and len(blob) < length and following <= at.INODE_CAPACITY:
             row_more = INODES_AT + (following - 1) * INODE_WORDS
             start = (row_more + at.CONTINUED_BLOB) * 8
             blob += self._bytes[start : start + min(length - len(blob), at.CONTINUED_BYTES)]
             following = words[row_more + at.CONTINUED_NEXT]
-        if inode_crc(node, parent, meta, blob) != words[row + at.CRC]:
+        if inode_crc(node, parent, meta, blob) != crc:
             raise LedgerDamaged(f"the ledger's record of inode {node} is damaged")
         return blob[:key_length], parent, blob[key_length:]
 
