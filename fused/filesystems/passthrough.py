@@ -15,8 +15,10 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from time import monotonic
 from typing import Any
 
 from llfuse import EntryAttributes, FUSEError
@@ -32,7 +34,8 @@ log = logging.getLogger(__name__)
 NAME_MAX = 255
 WRITE_BACK = "WRITEBACK_CACHE"
 SHARED_SECONDS, EXCLUSIVE_SECONDS, ABSENT_SECONDS = 0.5, 86400.0, 1.0
-LARGE = 16 << 10  # bytes from which on it pays to let another thread serve meanwhile
+READ_MAX = 1 << 20  # bytes that a request asks for at most
+SLOW, SLOW_SECONDS = 0.002, 1.0  # a write that takes so long, others wait for elsewhere
 _NOT_PASSED = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_DIRECT | os.O_APPEND | os.O_NOCTTY
 
 
@@ -46,6 +49,10 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         self._timeout = EXCLUSIVE_SECONDS if self._exclusive else SHARED_SECONDS
         self._files: dict[int, int] = {}  # fh -> descriptor
         self._umask = -1
+        self._local = threading.local()
+        self._in_memory = False  # reading and writing never wait
+        self._tells_waiting = True  # whether the source can tell that reading would wait
+        self._slow_until = -inf
         # What was last seen of a name, for the change of it that follows most likely.
         self._peeked: tuple[int, bytes, os.stat_result | None, int] | None = None
         self._absent: tuple[int, bytes] | None = None
@@ -65,7 +72,9 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
     def attach(self, record: Record, descriptors: dict[str, int]) -> None:
         self._record = record
         syscalls.keep_capabilities()
-        self._source = Source(self._open_root(descriptors), record, self._exclusive)
+        root = self._open_root(descriptors)
+        self._in_memory = syscalls.fs_type(root) == syscalls.TMPFS
+        self._source = Source(root, record, self._exclusive)
         self._source.adopt(descriptors)
 
     def _open_root(self, descriptors: dict[str, int]) -> int:
@@ -207,26 +216,29 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         return self._entry(new_parent, new_name)
 
     def unlink(self, parent: int, name: bytes, ctx: Any) -> None:
-        with self._losing(parent, name):
-            os.unlink(name, dir_fd=self._source.path_fd(parent))
+        directory = self._source.path_fd(parent)
+        self._losing(parent, name, lambda: os.unlink(name, dir_fd=directory))
 
     def rmdir(self, parent: int, name: bytes, ctx: Any) -> None:
-        with self._losing(parent, name):
-            os.rmdir(name, dir_fd=self._source.path_fd(parent))
+        directory = self._source.path_fd(parent)
+        self._losing(parent, name, lambda: os.rmdir(name, dir_fd=directory))
 
     def rename(self, old: int, name: bytes, new: int, new_name: bytes, ctx: Any) -> None:
-        with self._losing(new, new_name):
-            source, target = self._source.path_fd(old), self._source.path_fd(new)
-            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+        source, target = self._source.path_fd(old), self._source.path_fd(new)
+        self._losing(
+            new,
+            new_name,
+            lambda: os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target),
+        )
 
-    @contextmanager
-    def _losing(self, parent: int, name: bytes) -> Iterator[None]:
-        """What `name` holds may lose its last name: keep hold of it if somebody uses it."""
+    def _losing(self, parent: int, name: bytes, change: Callable[[], None]) -> None:
+        """Do what may take the last name of what `name` holds, but keep hold of that if somebody
+        uses it."""
         node, lasting = self._in_use_by(parent, name)
         if node:
             self._source.keep_nameless(node, lasting)
         try:
-            yield
+            change()
         except OSError:
             self._source.give_up_nameless(node)
             raise
@@ -273,21 +285,51 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         self._source.lend(inode, fd)
         return fh
 
-    def read(self, fh: int, offset: int, size: int) -> bytes:
+    def read(self, fh: int, offset: int, size: int) -> memoryview | bytes:
         fd = self._files[fh]
-        if size >= LARGE:
+        if self._in_memory:
+            return os.pread(fd, size, offset)
+        buffer = self._buffer(size)
+        done = self._read_at_once(fd, buffer, offset)
+        if done < size and (not done or offset + done < os.fstat(fd).st_size):
             with self._record.waiting:
-                return os.pread(fd, size, offset)
-        return os.pread(fd, size, offset)
+                done += os.preadv(fd, [buffer[done:]], offset + done)
+        return buffer[:done]
+
+    def _read_at_once(self, fd: int, buffer: memoryview, offset: int) -> int:
+        """Read what is in memory already."""
+        if self._tells_waiting:
+            try:
+                return os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
+            except OSError as error:
+                if error.errno == errno.EOPNOTSUPP:
+                    self._tells_waiting = False
+                elif error.errno != errno.EAGAIN:
+                    raise
+        return 0
+
+    def _buffer(self, size: int) -> memoryview:
+        """Memory of the calling thread for a reply, which it sends before it reads again."""
+        try:
+            buffer = self._local.buffer
+        except AttributeError:
+            buffer = self._local.buffer = memoryview(bytearray(READ_MAX))
+        part: memoryview = buffer[:size]
+        return part
 
     def write(self, fh: int, offset: int, data: bytes) -> int:
         fd = self._files[fh]
         if self._record.kills_privileges():
             self.drop_privileges(b"/proc/self/fd/%d" % fd)
-        if len(data) >= LARGE:
+        began = monotonic()
+        if began < self._slow_until:
             with self._record.waiting:
-                return os.pwrite(fd, data, offset)
-        return os.pwrite(fd, data, offset)
+                done = os.pwrite(fd, data, offset)
+        else:
+            done = os.pwrite(fd, data, offset)
+        if (now := monotonic()) - began > SLOW:
+            self._slow_until = now + SLOW_SECONDS
+        return done
 
     def flush(self, fh: int) -> None:
         if self._source.local:

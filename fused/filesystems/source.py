@@ -26,7 +26,7 @@ from fused.filesystems.survival import KnownInodes, Record
 ROOT = 1
 AT_HAND = 256  # descriptors kept for speed
 DEVICE_SHIFT, DEVICES = 48, 1 << 14
-LOCAL = {0xEF53, 0x58465342, 0x9123683E, 0x01021994}  # statfs(2): ext4, xfs, btrfs, tmpfs
+LOCAL = {0xEF53, 0x58465342, 0x9123683E, syscalls.TMPFS}  # statfs(2): ext4, xfs, btrfs
 ALIAS = 1 << 62  # node ids from here on are no file's own number
 _DEVICE = struct.Struct("=Q")
 

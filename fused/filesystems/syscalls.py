@@ -12,6 +12,7 @@ AT_EMPTY_PATH = 0x1000
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 UTIME_OMIT = (1 << 30) - 2
 MAX_HANDLE = 128
+TMPFS = 0x01021994  # what `fs_type` says of one
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _errno = ctypes.get_errno

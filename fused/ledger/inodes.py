@@ -125,8 +125,10 @@ class InodeTable:
         """Note that a name of the inode is gone; the last one, for a directory."""
         row = self.rows.get(node)
         if row is not None:
-            links = self._words[row + at.LINKS] & 0xFFFFFFFF
-            self.note_links(node, 0 if directory else max(0, links - 1))
+            word = self._words[row + at.LINKS]
+            links = 0 if directory else max(1, word & 0xFFFFFFFF) - 1
+            above = word >> at.GENERATION_SHIFT << at.GENERATION_SHIFT
+            self._words[row + at.LINKS] = above | (links or at.UNLINKED)
 
     def key(self, node: int) -> bytes:
         """The key given to `add`.  KeyError for an unknown inode, LedgerDamaged for a bad row."""
