@@ -5,6 +5,7 @@ Offsets are the source's own, so that they mean the same to a successor.
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import llfuse
@@ -18,14 +19,48 @@ GONE = -1  # in place of a descriptor: system calls answer EBADF
 
 
 class Directory:
-    """An open directory and the entries read from it but not passed on yet."""
+    """An open directory, and the entries that were read from it last.
 
-    __slots__ = ("entries", "fd", "index", "offset")
+    `names`, `inodes`, `kinds` and `offsets` (of what follows) have an item for each entry; before
+    the first one the offset was `before`."""
+
+    __slots__ = ("before", "fd", "inodes", "kinds", "names", "offsets")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.entries: list[tuple[bytes, int, int, int]] = []
-        self.index = self.offset = 0
+        self.before = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.names: tuple[bytes, ...] = ()
+        self.inodes: tuple[int, ...] = ()
+        self.kinds: tuple[int, ...] = ()
+        self.offsets: tuple[int, ...] = ()
+
+    def find(self, offset: int) -> int:
+        """The index of the entry at an offset: that of the last one + 1 when it is to be read.
+
+        From the beginning, everything is read again.  OSError."""
+        if offset and offset == self.before:
+            return 0
+        if offset in self.offsets:
+            return self.offsets.index(offset) + 1
+        if offset and not self.before and not self.names:
+            # ext4 finds nothing at 0 after a first read at the end: let the first be at 0.
+            syscalls.getdents(self.fd)
+        os.lseek(self.fd, offset, os.SEEK_SET)
+        self._clear()
+        self.before = offset
+        return 0
+
+    def read(self) -> bool:
+        """Go on to further entries; false when there are none.  OSError."""
+        entries = syscalls.getdents(self.fd)
+        self.before = self.offsets[-1] if self.offsets else self.before
+        self._clear()
+        if entries:
+            self.names, self.inodes, self.kinds, self.offsets = zip(*entries, strict=True)
+        return bool(entries)
 
 
 class DirectoryHandlers(llfuse.Operations):
@@ -45,27 +80,27 @@ class DirectoryHandlers(llfuse.Operations):
         return fh
 
     def readdir(self, fh: int, offset: int) -> Iterator[tuple[bytes, EntryAttributes, int]]:
-        directory = self._directories[fh]
-        if offset and not directory.entries and not directory.offset:
-            # ext4 finds nothing at 0 after a first read at the end: let the first be at 0.
-            syscalls.getdents(directory.fd)
-        if offset != directory.offset or offset == 0:
-            os.lseek(directory.fd, offset, os.SEEK_SET)
-            directory.entries, directory.index, directory.offset = [], 0, offset
+        """No line of Python runs for an entry but `filled`: directories may be large."""
+        return chain.from_iterable(self._parts(self._directories[fh], offset))
+
+    def _parts(self, directory: Directory, offset: int) -> Iterator[Iterator[Any]]:
+        index = directory.find(offset)
         device, number = os.fstat(directory.fd).st_dev, self._source.on_device
         own = device == self._source.device
         entry = EntryAttributes()
+
+        def filled(inode: int, kind: int) -> EntryAttributes:
+            entry.st_ino = inode if own else number(device, inode)
+            entry.st_mode = kind << 12
+            return entry
+
         while True:
-            while directory.index < len(directory.entries):
-                name, inode, kind, following = directory.entries[directory.index]
-                entry.st_ino = inode if own else number(device, inode)
-                entry.st_mode = kind << 12
-                yield name, entry, following
-                directory.index += 1
-                directory.offset = following
-            directory.entries, directory.index = syscalls.getdents(directory.fd), 0
-            if not directory.entries:
+            names, offsets = directory.names[index:], directory.offsets[index:]
+            attributes = map(filled, directory.inodes[index:], directory.kinds[index:])
+            yield zip(names, attributes, offsets, strict=True)
+            if not directory.read():
                 return
+            index = 0
 
     def fsyncdir(self, fh: int, datasync: bool) -> None:
         fd = self._directories[fh].fd

@@ -37,7 +37,8 @@ class KnownInodes(Protocol):
         """Whether that is what `key` returns.  KeyError."""
 
     def unlinked(self, node: int) -> bool:
-        """Whether this mount has removed the inode's last name.  KeyError."""
+        """Whether this mount has removed the inode's last name, or a predecessor of this worker
+        may have done so.  KeyError."""
 
     def place(self, node: int) -> tuple[int, bytes]:
         """The parent's inode and the name last seen.  KeyError."""

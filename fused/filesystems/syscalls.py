@@ -86,11 +86,12 @@ def getdents(fd: int) -> list[tuple[bytes, int, int, int]]:
     if length < 0:
         raise _fail()
     raw = ctypes.string_at(_dents_at, length)
-    entries, start, unpack, find = [], 0, _DIRENT.unpack_from, raw.index
+    entries: list[tuple[bytes, int, int, int]] = []
+    add, start, unpack, find = entries.append, 0, _DIRENT.unpack_from, raw.index
     while start < length:
         inode, offset, size, kind = unpack(raw, start)
         name = start + _NAME_AT
-        entries.append((raw[name : find(0, name)], inode, kind, offset))
+        add((raw[name : find(0, name)], inode, kind, offset))
         start += size
     return entries
 

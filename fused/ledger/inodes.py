@@ -31,6 +31,7 @@ class InodeTable:
         self._words, self._bytes = words, memoryview(map_)
         self._free = Rows(fd, map_, INODES_AT * 8, INODE_WORDS * 8, at.INODE_CAPACITY)
         self.rows: dict[int, int] = {}  # node id -> index of its row's first word
+        self.doubtful: set[int] = set()  # a dead worker may have removed their names
         self._shrink_below, self._grown_above = 0, SMALL
 
     def __contains__(self, node: int) -> bool:
@@ -144,8 +145,9 @@ class InodeTable:
         return self.key(node) == key
 
     def unlinked(self, node: int) -> bool:
-        """Whether the last name that was known is gone.  KeyError."""
-        return bool(self._words[self.rows[node] + at.LINKS] & at.UNLINKED)
+        """Whether the last name that was known is gone, or may be.  KeyError."""
+        gone = self._words[self.rows[node] + at.LINKS] & at.UNLINKED
+        return bool(gone) or node in self.doubtful
 
     def place(self, node: int) -> tuple[int, bytes]:
         """Parent and name last noted.  KeyError, LedgerDamaged."""

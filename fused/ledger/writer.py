@@ -195,12 +195,15 @@ class Ledger:
         return found
 
     def settle(self) -> None:
-        """Find out whether a count was made that the dead worker was about to make.
+        """Find out whether a count was made that the dead worker was about to make, and which
+        inodes it may have taken names from.
 
         It held the lock, so nothing has been counted since; this must be asked first."""
         for number in range(SLOTS):
             slot = self.slot(number)
             unique = slot[at.UNIQUE]
+            if unique and slot[at.INTENT] == unique:
+                self.inodes.doubtful |= {slot[at.BEFORE], slot[at.BEFORE_TARGET]}
             if unique and slot[at.COUNTING] == unique != slot[at.COUNTED]:
                 made = self.inodes.count(slot[at.COUNTED_NODE]) == slot[at.COUNTED_AFTER]
                 slot[at.COUNTED if made else at.COUNTING] = unique if made else 0
