@@ -2,14 +2,31 @@
 
 One thread at a time takes requests: two would mostly hand locks to and fro, which takes longer
 than a request.  Only while a handler waits (`Record.waiting`: for a disk, say) another thread
-steps in.  A thread rests in the reply to a FORGET, for which nobody waits, when it is one too
-many; the session lets all but one begin like that.
+steps in.  Then there is one too many, which rests when it can do so without anybody waiting for
+it: after a FORGET, which has no reply, or after a request that it has answered itself (llfuse's
+own answer then finds no request any more, ENOENT, as for a client that was killed).
 """
 
 import ctypes
 import os
+import struct
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
 
 import llfuse
+
+from fused.worker.connection import OUT_HEADER
+
+CALM = 0.005  # seconds after which nobody is expected to wait again soon
+_WRITTEN = struct.Struct("=II")  # fuse_write_out
+# The requests that are answered here, and what of a handler's result follows the header.
+BODIES: dict[str, Callable[[Any], Any]] = {
+    "forget": lambda _: None,
+    "release": lambda _: b"",
+    "write": lambda size: _WRITTEN.pack(size, 0),
+    "read": lambda data: data,
+}
 
 # Unlike os.eventfd_read it returns when a signal has come, which is how llfuse ends its threads.
 _eventfd_read = ctypes.CDLL(None).eventfd_read
@@ -25,15 +42,30 @@ class Crew:
     while there is none of them.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._active = threads
+    def __init__(self, fd: int, threads: int) -> None:
+        self._fd, self._active = fd, threads
+        self._waited = 0.0  # when somebody waited last
         self._resting: list[int] = []  # an eventfd for each, the last to go is called first
         self._free: list[int] = []  # eventfds of threads that do not rest
+        self._connected = False
 
-    def rest(self) -> None:
-        """If another thread serves: wait until this one is wanted, or a signal comes."""
-        if self._active <= 1:
+    def connect(self) -> None:
+        """From now on requests come from the connection, and threads may rest."""
+        self._connected = True
+
+    def answer(self, unique: int, body: Callable[[Any], Any], result: Any) -> None:
+        """If the calling thread is one too many, answer its request (with `body(result)`, nothing
+        for None) and let it rest until it is wanted, or a signal comes."""
+        if self._active <= 1 or not self._connected or monotonic() - self._waited < CALM:
             return
+        if (data := body(result)) is not None:
+            try:
+                os.writev(self._fd, (OUT_HEADER.pack(16 + len(data), 0, unique), data))
+            except OSError:
+                return
+        self._rest()
+
+    def _rest(self) -> None:
         call = self._free.pop() if self._free else os.eventfd(0, os.EFD_CLOEXEC)
         self._active -= 1
         self._resting.append(call)
@@ -54,6 +86,7 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         llfuse.lock.acquire()
         self._active += 1
+        self._waited = monotonic()
 
     def check(self) -> None:
         """Run the invariants; AssertionError when one does not hold."""

@@ -9,7 +9,7 @@ import errno
 import faulthandler
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from time import monotonic_ns
 from typing import Any
 
@@ -21,7 +21,7 @@ from fused.ledger import layout as at
 from fused.ledger.layout import OPERATIONS
 from fused.ledger.writer import Ledger
 from fused.worker import replies
-from fused.worker.crew import Crew
+from fused.worker.crew import BODIES, Crew
 from fused.worker.handlers import Handler, NotingHandlers
 from fused.worker.lanes import MASK, Lanes
 from fused.worker.pace import Pace
@@ -60,7 +60,8 @@ class Interposer(llfuse.Operations):
             else:
                 setattr(self, name, self._handler(name, noting.around(name, function)))
         if crew is not None:
-            self.forget = self._resting(self.forget, crew)  # type: ignore[method-assign]
+            for name, body in BODIES.items():
+                setattr(self, name, self._relieved(getattr(self, name), body, crew))
 
     # -- one request -----------------------------------------------------------------------------
 
@@ -118,15 +119,16 @@ class Interposer(llfuse.Operations):
 
         return handler
 
-    @staticmethod
-    def _resting(function: Handler, crew: Crew) -> Handler:
-        """forget: nobody waits for it to return, so the thread may rest in it."""
+    def _relieved(self, function: Handler, body: Callable[[Any], Any], crew: Crew) -> Handler:
+        """A handler after which its thread may rest."""
+        local, answer = self._local, crew.answer
 
-        def forget(forgotten: Sequence[tuple[int, int]]) -> None:
-            function(forgotten)
-            crew.rest()
+        def handler(*args: Any) -> Any:
+            result = function(*args)
+            answer(local.lane.request[1], body, result)
+            return result
 
-        return forget
+        return handler
 
     def _failure(self, name: str, error: BaseException) -> FUSEError:
         """The error that the caller gets: a number from 1 to 511."""

@@ -1,5 +1,6 @@
 """The worker's log: to the journal with the fields FUSED_MOUNT and FUSED_TYPE, else to stderr."""
 
+import errno
 import logging
 import os
 
@@ -42,4 +43,7 @@ def set_up(name: str, type_: str, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS.get(level, logging.INFO))
-    logging.getLogger("llfuse").setLevel(logging.WARNING)
+    library = logging.getLogger("llfuse")
+    library.setLevel(logging.WARNING)
+    gone = os.strerror(errno.ENOENT)  # a reply found no request: its client was killed, or `crew`
+    library.addFilter(lambda record: gone not in (record.args or ()))

@@ -94,7 +94,7 @@ class Service:
     def _attach(self) -> None:
         self.lanes = Lanes(self.ledger)
         self.threads = self.mount.threads or self.features.threads
-        self.crew = Crew(self.threads) if self.features.relieved else None
+        self.crew = Crew(self.fd, self.threads) if self.features.relieved else None
         if self._survivor:
             record = WorkerRecord(self.ledger, self.lanes, self.fd, self.crew)
             self.fs.attach(record, self.descriptors)
@@ -148,6 +148,8 @@ class Service:
             takeover.serve_resent(self.heir, self.session, self.interposer, self.fd)
         else:
             self.session.ask_root()
+        if self.crew is not None:
+            self.crew.connect()
         self.session.connect()
         if self.pace.useful():
             self._start_thread("pace", self.pace.watch)
