@@ -56,8 +56,8 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         # What was last seen of a name, for the change of it that follows most likely.
         self._peeked: tuple[int, bytes, os.stat_result | None, int] | None = None
         self._absent: tuple[int, bytes] | None = None
-        self._nothing = EntryAttributes()  # no inode: the name is absent, and will be for a while
-        self._nothing.entry_timeout = ABSENT_SECONDS
+        self._nothing = EntryAttributes()  # no inode: the name is absent, and may be for a while
+        self._nothing.entry_timeout = ABSENT_SECONDS if self._exclusive else 0.0
         self._record: Record
         self._source: Source
 
@@ -128,8 +128,6 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
             return self._entry(parent, name)
         except FileNotFoundError:
             self._absent = parent, name
-            if not self._exclusive:
-                raise
             return self._nothing
 
     def _entry(self, parent: int, name: bytes) -> EntryAttributes:

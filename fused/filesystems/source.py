@@ -13,7 +13,6 @@ Rules of identity
   have no name any more.
 """
 
-import contextlib
 import errno
 import os
 import stat
@@ -27,6 +26,7 @@ ROOT = 1
 AT_HAND = 256  # descriptors kept for speed
 DEVICE_SHIFT, DEVICES = 48, 1 << 14
 LOCAL = {0xEF53, 0x58465342, 0x9123683E, syscalls.TMPFS}  # statfs(2): ext4, xfs, btrfs
+TO_NAME = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC  # open(2) of whatever has a name
 ALIAS = 1 << 62  # node ids from here on are no file's own number
 _DEVICE = struct.Struct("=Q")
 
@@ -177,13 +177,14 @@ class Source:
         """Have an inode at hand that is about to lose its name, if the kernel knows it."""
         if node not in self._inodes or self._is_open(node):
             return
-        with contextlib.suppress(OSError):
-            flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(name, flags, dir_fd=self.path_fd(parent))
-            if self._sole or self.number(os.fstat(fd)) == node:
-                self._put_at_hand(node, fd)
-            else:
-                os.close(fd)
+        try:
+            fd = os.open(name, TO_NAME, dir_fd=self.path_fd(parent))
+        except OSError:
+            return
+        if self._sole or self.number(os.fstat(fd)) == node:
+            self._put_at_hand(node, fd)
+        else:
+            os.close(fd)
 
     def _put_at_hand(self, node: int, fd: int) -> None:
         if len(self._hand) >= AT_HAND:
@@ -219,7 +220,7 @@ class Source:
     def _walk(self, node: int, device: int, number: int, flags: int) -> int:
         """Find a file without handle under its last known name."""
         parent, name = self._inodes.place(node)
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.path_fd(parent))
+        fd = os.open(name, TO_NAME, dir_fd=self.path_fd(parent))
         st = os.fstat(fd)
         if (st.st_dev, st.st_ino) != (device, number):
             os.close(fd)

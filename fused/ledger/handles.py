@@ -1,6 +1,7 @@
 """The ledger's table of open files and directories, from its writer's side."""
 
 import mmap
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ from fused.errors import LedgerDamaged
 from fused.ledger import layout as at
 from fused.ledger.layout import HANDLE_WORDS, HANDLES_AT, handle_check
 from fused.ledger.rows import Rows
+
+_BODY = struct.Struct("=QQQ")  # node, flags, check
 
 
 class Handle(NamedTuple):
@@ -29,7 +32,7 @@ class HandleTable:
     """
 
     def __init__(self, fd: int, map_: mmap.mmap, words: memoryview) -> None:
-        self._words = words
+        self._words, self._map = words, map_
         self._free = Rows(fd, map_, HANDLES_AT * 8, HANDLE_WORDS * 8, at.HANDLE_CAPACITY)
         self._rows: dict[tuple[int, bool], int] = {}
         self._of_node: dict[int, int] = {}  # node -> open handles
@@ -87,11 +90,8 @@ class HandleTable:
             self._of_node[node] -= 1
 
     def _set(self, row: int, fh: int, node: int, flags: int) -> None:
-        words = self._words
-        words[row + 3] = handle_check(fh + 1, node, flags)
-        words[row + 1] = node
-        words[row + 2] = flags
-        words[row] = fh + 1
+        _BODY.pack_into(self._map, row * 8 + 8, node, flags, handle_check(fh + 1, node, flags))
+        self._words[row] = fh + 1
 
     def adopt(self) -> None:
         """Take over a dead worker's rows.  LedgerDamaged when one is not whole."""

@@ -121,6 +121,43 @@ def test_a_replaced_file_is_another_file(mirror: Mount, source: Path) -> None:
         wait_until(lambda n=number: mirror.does(read) == b"new%d" % n, 1.5, "the new file")
 
 
+def _numbers_come_again(root: Path) -> bool:
+    """Whether new files get the numbers of removed ones, unlike on a tmpfs."""
+    make(root / "old", b"")
+    number = os.stat(root / "old").st_ino
+    os.unlink(root / "old")
+    make(root / "new", b"")
+    again = os.stat(root / "new").st_ino == number
+    os.unlink(root / "new")
+    return again
+
+
+def _reuse_a_number(root: Path) -> bool:
+    """Have a new file get the number of one that is known still."""
+    make(root / "old", b"old")
+    number = os.stat(root / "old").st_ino
+    with opened(root / "old", os.O_PATH) as fd:
+        os.unlink(root / "old")
+        for i in range(1000):  # so many that the worker has let go of the old one
+            make(root / f"new{i}", b"new")
+            if os.stat(root / f"new{i}").st_ino == number:
+                assert (root / f"new{i}").read_bytes() == b"new"
+                with fails(errno.EIO, errno.ESTALE):
+                    os.fstat(fd)
+                return True
+            if i < 500:
+                os.unlink(root / f"new{i}")
+    return False
+
+
+def test_a_number_that_only_this_mount_gave_away_is_another_file(
+    mounted: Mounted, source: Path
+) -> None:
+    """With `cache: exclusive` what is known is not looked into again, unless it was unlinked."""
+    mount = mounted("passthrough", source=str(source), cache="exclusive")
+    assert mount.does(_reuse_a_number, mount.path) == _numbers_come_again(source)
+
+
 def test_open_files_follow_renames_in_the_source(mirror: Mount, source: Path) -> None:
     (source / "a" / "b").mkdir(parents=True)
     make(source / "a" / "b" / "file", b"content")

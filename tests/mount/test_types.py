@@ -26,7 +26,7 @@ def examples(place: Path) -> Path:
     pip += ["--no-deps", "--no-binary", ":all:", LLFUSE]
     fetched = subprocess.run([*pip, "--dest", directory], capture_output=True, text=True)
     if fetched.returncode:
-        pytest.skip(f"cannot fetch {LLFUSE}: {fetched.stderr.strip()[-200:]}")
+        pytest.fail(f"cannot fetch {LLFUSE}: {fetched.stderr.strip()[-200:]}")
     package = next(directory.glob("llfuse-*.tar.gz"))
     subprocess.run(["tar", "-xf", package, "-C", directory], check=True)
     return next(directory.glob("llfuse-*/examples"))
