@@ -27,6 +27,7 @@ class Goal(NamedTuple):
 ONE = (1,)
 OURS = ("fused shared", "fused exclusive")
 FSYNCED = ("write 4 KiB, fsync", "write 1 MiB, fsync")
+WITHOUT_FSYNC = ("llfuse", "pyfuse3")  # their examples have no handler: the call returns at once
 WARM = ("read 4 KiB, warm", "read 1 MiB, warm")
 COLD = ("read 4 KiB, cold", "read 1 MiB, cold")
 NAMES = ("create+write", "stat, cold", "unlink", "rename", "readdir")
@@ -88,6 +89,7 @@ class Table:
                 if goal.field == self.field
                 and key[0] in (goal.rows or UNITS)
                 and key[1] in goal.clients
+                and not (goal.than in WITHOUT_FSYNC and key[0] in FSYNCED)
                 and (ratio := self.ratio(key, goal.who, goal.than)) is not None
             }
             if ratios:
@@ -111,6 +113,8 @@ class Table:
                 line += f"{cell:>15}" + (f"{ratio:6.2f}" if ratio else " " * 6)
             lines.append(line)
         lines.append(f"(after each speed: times that of {native})")
+        if quick := ", ".join(name for name in WITHOUT_FSYNC if name in self.contenders):
+            lines.append(f"({quick}: no fsync is carried out, so these rows are not compared)")
         lines += self.verdicts()
         return "\n".join(lines + [f"failed: {error}" for error in self.errors])
 
