@@ -87,7 +87,12 @@ class World:
     # -- attributes
 
     def _chmod(self, path: str, mode: int) -> None:
-        os.chmod(self._at(path), mode)
+        os.chmod(self._at(path), self._permitted(mode))
+
+    def _permitted(self, mode: int) -> int:
+        """While files are open no suid and sgid bits are given: a write takes them by the rights
+        of who opened the file first, not of the writer, where the kernel passes writes through."""
+        return mode & ~0o6000 if self.open else mode
 
     def _chown(self, path: str, uid: int, gid: int) -> None:
         os.chown(self._at(path), uid, gid, follow_symlinks=False)
@@ -154,7 +159,7 @@ class World:
 
     def _fchmod(self, slot: int, mode: int) -> None:
         if slot in self.open:
-            os.fchmod(self.open[slot], mode)
+            os.fchmod(self.open[slot], self._permitted(mode))
 
     def _fsync(self, slot: int) -> None:
         if slot in self.open:

@@ -62,7 +62,9 @@ class AttributeHandlers(llfuse.Operations):
         entry.st_atime_ns = st.st_atime_ns
         entry.st_mtime_ns = st.st_mtime_ns
         entry.st_ctime_ns = st.st_ctime_ns
-        entry.attr_timeout = entry.entry_timeout = self._timeout
+        entry.entry_timeout = self._timeout
+        written = self._record.written(node)
+        entry.attr_timeout = 0.0 if written else self._timeout
         if not self._exclusive:
             self._told[node % TOLD] = _state(node, st)
         return entry

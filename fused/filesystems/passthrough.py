@@ -33,7 +33,11 @@ from fused.filesystems.survival import Features, KnownInodes, OpenHandle, Record
 log = logging.getLogger(__name__)
 NAME_MAX = 255
 WRITE_BACK = "WRITEBACK_CACHE"
+STACKED = {0x794C7630, 0x65735546}  # statfs(2): overlayfs, FUSE
+PRIVILEGES = stat.S_ISUID | stat.S_ISGID
 SHARED_SECONDS, EXCLUSIVE_SECONDS, ABSENT_SECONDS = 0.5, 86400.0, 1.0
+SMALL = 64 << 10  # bytes
+CREATED_SECONDS = 0.001  # for the kernel to open what was made, without asking for it first
 READ_MAX = 1 << 20  # bytes that a request asks for at most
 SLOW, SLOW_SECONDS = 0.002, 1.0  # a write that takes so long, others wait for elsewhere
 _NOT_PASSED = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_DIRECT | os.O_APPEND | os.O_NOCTTY
@@ -65,7 +69,19 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
     def features(self) -> Features:
         flags = ("DONT_MASK", "POSIX_ACL", "HANDLE_KILLPRIV_V2", "CACHE_SYMLINKS")
         caching = WRITE_BACK if self._exclusive else "AUTO_INVAL_DATA"
-        return Features((*flags, caching), threads=4, relieved=True)
+        direct = () if self._is_stacked() else ("PASSTHROUGH",)
+        return Features((*flags, *direct, caching), threads=4, relieved=True)
+
+    def _is_stacked(self) -> bool:
+        """Whether the source is on top of others, and the kernel cannot use its files itself."""
+        try:
+            root = os.open(self._path, os.O_PATH)
+        except OSError:
+            return False
+        try:
+            return syscalls.fs_type(root) in STACKED
+        finally:
+            os.close(root)
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -199,12 +215,16 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         finally:
             self._as_root(ctx)
         try:
-            entry = self._identified(parent, name, os.fstat(fd))
+            st = os.fstat(fd)
+            entry = self._identified(parent, name, st)
         except BaseException:
             os.close(fd)
             raise
         self.note_made(entry.st_ino)
-        return self._opened(entry.st_ino, fd), entry
+        fh = self._opened(entry.st_ino, fd, flags, st, ctx)
+        if self._record.written(entry.st_ino):
+            entry.attr_timeout = CREATED_SECONDS
+        return fh, entry
 
     def link(self, inode: int, new_parent: int, new_name: bytes, ctx: Any) -> EntryAttributes:
         self._peeked = self._absent = None
@@ -273,12 +293,20 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         fd = self._open_file(inode, flags)
         if flags & os.O_TRUNC and self._record.kills_privileges():
             self.drop_privileges(b"/proc/self/fd/%d" % fd)
-        if not self._exclusive and not self._is_told(inode, os.fstat(fd)):
+        st, written = os.fstat(fd), self._record.written(inode)
+        fh = self._opened(inode, fd, flags, st, ctx)
+        if not (self._exclusive or self._is_told(inode, st)) or (
+            self._record.written(inode) and not written
+        ):
             self._record.invalidate(inode)
-        return self._opened(inode, fd)
+        return fh
 
-    def _opened(self, inode: int, fd: int) -> int:
-        fh = self._record.next_handle()
+    def _opened(self, inode: int, fd: int, flags: int, st: os.stat_result, ctx: Any) -> int:
+        # A write by its user takes suid and sgid from a file, which is for us to do; a small file
+        # that is read is sooner asked for, and cached, than made known.
+        small = flags & os.O_ACCMODE == os.O_RDONLY and st.st_size <= SMALL
+        asked = small or bool(st.st_mode & PRIVILEGES)
+        fh = self._record.open_handle(inode, fd, flags, asked, ctx.uid)
         self._files[fh] = fd
         self._source.lend(inode, fd)
         return fh
@@ -338,8 +366,11 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         fd = self._files[fh]
         with self._record.waiting:
             (os.fdatasync if datasync else os.fsync)(fd)
+        if self._record.written(node := self._source.node_of(fd)):
+            self._record.invalidate(node)  # a write through a mapping shows up now at the latest
 
     def release(self, fh: int) -> None:
+        self._record.close_handle(fh)
         self._close(self._files.pop(fh))
 
     def _close(self, fd: int) -> None:

@@ -198,6 +198,10 @@ class Source:
         """`fd` is open on the inode and may be used for it until it is taken back."""
         self._lent[node], self._borrowed[fd] = fd, node
 
+    def node_of(self, fd: int) -> int:
+        """The node that a lent descriptor is open on; zero for any other."""
+        return self._borrowed.get(fd, 0)
+
     def take_back(self, fd: int) -> None:
         """The descriptor is about to be closed."""
         node = self._borrowed.pop(fd, 0)

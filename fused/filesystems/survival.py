@@ -62,6 +62,17 @@ class Record(Protocol):
     def next_handle(self) -> int:
         """A file handle number never used before on this mount."""
 
+    def open_handle(self, node: int, fd: int, flags: int, asked: bool, uid: int) -> int:
+        """A file handle number, as `next_handle`, for a descriptor that is open on the inode with
+        `flags` for user `uid`.  If the type has the feature PASSTHROUGH and the kernel can, it
+        reads, writes and maps the file itself; not if everything is to be `asked` for."""
+
+    def close_handle(self, fh: int) -> None:
+        """A number that came from `open_handle` is being released."""
+
+    def written(self, node: int) -> bool:
+        """Whether the kernel may be writing to the inode's file without asking."""
+
     def open_handles(self, node: int) -> int:
         """How many files or directories are open on the inode."""
 

@@ -25,6 +25,7 @@ KNOWN, LOOKUPS, OPEN_HANDLES, INODE_ROWS, HANDLE_ROWS, NEXT_HANDLE, CONSTANTS_CR
 ERROR_LENGTH = 16
 ERROR_TEXT = 17  # up to ERROR_BYTES bytes
 ERROR_BYTES = 1024
+LAST_BACKING = 511  # number of the file that was registered with the connection last
 HEADER_WORDS = 512
 
 # Request slots: one for each thread that serves, more for requests of dead workers.

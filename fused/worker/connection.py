@@ -20,7 +20,7 @@ from fused.spec import MountSpec
 ASYNC_READ, ATOMIC_O_TRUNC, BIG_WRITES, DONT_MASK = 1 << 0, 1 << 3, 1 << 5, 1 << 6
 AUTO_INVAL_DATA, ASYNC_DIO, WRITEBACK_CACHE = 1 << 12, 1 << 15, 1 << 16
 PARALLEL_DIROPS, POSIX_ACL, MAX_PAGES, CACHE_SYMLINKS = 1 << 18, 1 << 20, 1 << 22, 1 << 23
-HANDLE_KILLPRIV_V2, INIT_EXT, HAS_RESEND = 1 << 28, 1 << 30, 1 << 39
+HANDLE_KILLPRIV_V2, INIT_EXT, PASSTHROUGH, HAS_RESEND = 1 << 28, 1 << 30, 1 << 37, 1 << 39
 
 ALWAYS = ASYNC_READ | ATOMIC_O_TRUNC | BIG_WRITES | ASYNC_DIO | PARALLEL_DIROPS | MAX_PAGES
 
@@ -168,10 +168,12 @@ def _handshake(fd: int, wanted: int) -> int:
         )
     offered = flags | flags2 << 32
     both: int = (wanted | ALWAYS | INIT_EXT | HAS_RESEND) & offered
+    if both & PASSTHROUGH:  # the source's own page cache writes back
+        both &= ~WRITEBACK_CACHE
     body = struct.pack(
         "<IIIIHHIIHHIIH",
         7, min(minor, 45), readahead, both & 0xFFFFFFFF, 64, 48, MAX_WRITE, 1,
-        MAX_READ_PAGES, 0, both >> 32, 0, 0,
+        MAX_READ_PAGES, 0, both >> 32, 1 if both & PASSTHROUGH else 0, 0,
     ).ljust(64, b"\0")  # fmt: skip
     os.write(fd, OUT_HEADER.pack(16 + len(body), 0, unique) + body)
     return both

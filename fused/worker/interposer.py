@@ -21,6 +21,7 @@ from fused.ledger import layout as at
 from fused.ledger.layout import OPERATIONS
 from fused.ledger.writer import Ledger
 from fused.worker import replies
+from fused.worker.backing import Backings
 from fused.worker.crew import BODIES, Crew
 from fused.worker.handlers import Handler, NotingHandlers
 from fused.worker.lanes import MASK, Lanes
@@ -45,6 +46,7 @@ class Interposer(llfuse.Operations):
         on_damage: Callable[[str], Any],
         pace: Pace,
         crew: Crew | None = None,
+        backings: Backings | None = None,
     ) -> None:
         self.fs, self.ledger, self.lanes, self._pace = fs, ledger, lanes, pace
         self._on_damage = on_damage
@@ -59,6 +61,8 @@ class Interposer(llfuse.Operations):
                 setattr(self, name, self._streamed(name, function))
             else:
                 setattr(self, name, self._handler(name, noting.around(name, function)))
+        if backings is not None and backings.enabled:
+            self._answer_opens(backings)
         if crew is not None:
             for name, body in BODIES.items():
                 setattr(self, name, self._relieved(getattr(self, name), body, crew))
@@ -118,6 +122,23 @@ class Interposer(llfuse.Operations):
                 raise failure(name, error) from None
 
         return handler
+
+    def _answer_opens(self, backings: Backings) -> None:
+        """Have opens answered with what llfuse cannot say."""
+        local, plain_open, plain_create = self._local, self.open, self.create
+
+        def open_(*args: Any) -> int:
+            fh = plain_open(*args)
+            backings.answer_open(local.lane.request[1], fh)
+            return fh
+
+        def create(*args: Any) -> tuple[int, EntryAttributes]:
+            fh, entry = plain_create(*args)
+            backings.answer_create(local.lane.request[1], fh, entry)
+            return fh, entry
+
+        self.open = open_  # type: ignore[method-assign, assignment]
+        self.create = create  # type: ignore[method-assign, assignment]
 
     def _relieved(self, function: Handler, body: Callable[[Any], Any], crew: Crew) -> Handler:
         """A handler after which its thread may rest."""

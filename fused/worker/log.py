@@ -3,6 +3,8 @@
 import errno
 import logging
 import os
+from collections.abc import Callable
+from typing import Any
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
@@ -45,5 +47,16 @@ def set_up(name: str, type_: str, level: str) -> None:
     root.setLevel(LEVELS.get(level, logging.INFO))
     library = logging.getLogger("llfuse")
     library.setLevel(logging.WARNING)
-    gone = os.strerror(errno.ENOENT)  # a reply found no request: its client was killed, or `crew`
-    library.addFilter(lambda record: gone not in (record.args or ()))
+    library.error = _but_gone(library.error)  # type: ignore[method-assign]
+
+
+def _but_gone(error: Callable[..., None]) -> Callable[..., None]:
+    """`error`, a logger's method, without replies that found no request any more: a client was
+    killed, or had its answer already.  There are many; a filter of logging's would take long."""
+    gone = (os.strerror(errno.ENOENT),)
+
+    def but_gone(message: object, *args: object, **keys: Any) -> None:
+        if args != gone:
+            error(message, *args, **keys)
+
+    return but_gone

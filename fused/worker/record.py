@@ -12,6 +12,7 @@ from fused import notify
 from fused.ledger.inodes import InodeTable
 from fused.ledger.writer import Ledger
 from fused.worker import connection as wire
+from fused.worker.backing import Backings
 from fused.worker.crew import Crew
 from fused.worker.lanes import Lanes
 
@@ -21,12 +22,16 @@ _INVALIDATE = struct.Struct("<IiQQqq")
 class WorkerRecord:
     """The Record of a worker: its ledger, its connection, its supervisor's fd store."""
 
-    def __init__(self, ledger: Ledger, lanes: Lanes, fd: int, crew: Crew | None) -> None:
+    def __init__(
+        self, ledger: Ledger, lanes: Lanes, fd: int, crew: Crew | None, backings: Backings
+    ) -> None:
         self._ledger, self._fd = ledger, fd
         self.waiting: AbstractContextManager[None] = crew or llfuse.lock_released
         self.inodes: InodeTable = ledger.inodes
         self.kills_privileges = lanes.kills_privileges
         self.next_handle = ledger.next_handle
+        self.open_handle, self.close_handle = backings.open_handle, backings.close_handle
+        self.written = backings.written
         self.open_handles = ledger.handles.open_on
 
     def invalidate(self, node: int) -> None:

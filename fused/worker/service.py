@@ -20,6 +20,7 @@ from fused.spec import MountSpec
 from fused.worker import connection as wire
 from fused.worker import log as worker_log
 from fused.worker import takeover, watch
+from fused.worker.backing import Backings
 from fused.worker.crew import Crew
 from fused.worker.interposer import Interposer
 from fused.worker.lanes import Lanes
@@ -68,6 +69,9 @@ class Service:
         self.ledger, self.resumable = self.heir.ledger, True
         self._attach()
         self.lanes.expect(self.heir.lost)
+        self.backings.drop_lost(
+            notes.opened[0] for notes in self.heir.lost.values() if notes.opened
+        )
         self.fs.restore(self.ledger.inodes, self.ledger.handles)
         self._interpose()
 
@@ -95,8 +99,9 @@ class Service:
         self.lanes = Lanes(self.ledger)
         self.threads = self.mount.threads or self.features.threads
         self.crew = Crew(self.fd, self.threads) if self.features.relieved else None
+        self.backings = Backings(self.fd, self.ledger)
         if self._survivor:
-            record = WorkerRecord(self.ledger, self.lanes, self.fd, self.crew)
+            record = WorkerRecord(self.ledger, self.lanes, self.fd, self.crew, self.backings)
             self.fs.attach(record, self.descriptors)
         else:
             self.fs.init()
@@ -105,7 +110,14 @@ class Service:
         trusted = type(self.fs).__module__.startswith("fused.filesystems.")
         self.pace = Pace(self.ledger.latest)
         self.interposer = Interposer(
-            self.fs, self.ledger, self.lanes, trusted, self._damaged, self.pace, self.crew
+            self.fs,
+            self.ledger,
+            self.lanes,
+            trusted,
+            self._damaged,
+            self.pace,
+            self.crew,
+            self.backings,
         )
         self.session = Session(self.interposer, self.fd, self.threads)
 

@@ -136,6 +136,7 @@ def _reuse_a_number(root: Path) -> bool:
     """Have a new file get the number of one that is known still."""
     make(root / "old", b"old")
     number = os.stat(root / "old").st_ino
+    time.sleep(0.1)  # closing is done in the background
     with opened(root / "old", os.O_PATH) as fd:
         os.unlink(root / "old")
         for i in range(1000):  # so many that the worker has let go of the old one
