@@ -193,7 +193,7 @@ def test_a_kill_between_any_two_stores_leaves_a_ledger_that_can_be_adopted(
     except Killed:
         pass
     else:
-        assert stores > 60, "the life is too short for this number of stores"
+        assert stores > 50, "the life is too short for this number of stores"
     heir = Ledger.adopt(path)
     heir.check()
     for node in range(2, 60):
