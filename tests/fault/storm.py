@@ -33,7 +33,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "memory, persistent": ("memory", {"size": "256MiB", "persist": "{source}"}),
     "passthrough, shared": ("passthrough", {"source": "{source}", "cache": "shared"}),
     "passthrough, exclusive": ("passthrough", {"source": "{source}", "cache": "exclusive"}),
+    "exclusive, all asked": ("asked:Asked", {"source": "{source}", "cache": "exclusive"}),
 }
+TESTS = Path(__file__).parents[1]
 ANNOUNCED = ("the mount was resumed", "Fatal Python error: (Segmentation fault|Aborted)")
 CLIENTS = 4
 SIGNALS = [signal.SIGKILL] * 7 + [signal.SIGSEGV, signal.SIGABRT, signal.SIGUSR2]
@@ -169,7 +171,8 @@ def run(kind: str, seed: int, enough: Callable[[int, float], bool], below: str =
         source = Path(place) / "source"
         type_name, keys = options(kind, source)
         on = native.mounted(below, source) if below else nullcontext()
-        with on, Mount(Path(place) / "mount", type_name, **keys) as mount:
+        where = Path(place) / "mount"
+        with on, Mount(where, type_name, python_path=(TESTS,), **keys) as mount:
             report = storm(mount, seed, enough)
             only_the_root_is_known(mount)
     return report

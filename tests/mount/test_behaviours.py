@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import behaviours
 import native
@@ -14,6 +14,7 @@ from behaviours import Behaviour
 from forked import in_child
 from supervised import Mount
 
+TESTS = Path(__file__).parents[1]
 NATIVE = ("tmpfs", "ext4", "xfs")
 OURS = (
     "memory",
@@ -23,7 +24,10 @@ OURS = (
     "passthrough-xfs-shared",
     "passthrough-xfs-exclusive",
     "passthrough-tmpfs-shared",
+    "asked-ext4-shared",
+    "asked-ext4-exclusive",
 )
+TYPES = {"asked": "asked:Asked"}
 
 
 class Target(NamedTuple):
@@ -52,7 +56,7 @@ def target(
         if kind in NATIVE:
             yield Target(stack.enter_context(native.mounted(kind, directory)), True, kind == "xfs")
             return
-        options = {}
+        options: dict[str, Any] = {}
         if of == ["persist"]:
             options = {"persist": str(place / f"persist{next(numbers)}"), "size": "1GiB"}
         elif of:
@@ -60,7 +64,8 @@ def target(
             source = place / f"source{next(numbers)}"
             stack.enter_context(native.mounted(source_kind, source))
             options = {"source": str(source), "cache": cache}
-        mount = stack.enter_context(Mount(directory, kind, **options))
+        type_ = TYPES.get(kind, kind)
+        mount = stack.enter_context(Mount(directory, type_, python_path=(TESTS,), **options))
         yield Target(mount.path, False, "xfs" in of, mount.abort, mount.complaints)
 
 
