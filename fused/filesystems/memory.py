@@ -26,7 +26,7 @@ from fused.filesystems.survival import Features
 
 log = logging.getLogger(__name__)
 STORE, IMAGE, LIMITS = "store", "image", "limits"  # in the fd store
-SMALL = 64 << 20  # bytes up to which a write hears itself that it does not fit: without write-back
+SMALL = 64 << 20  # bytes up to which there is no write-back: it tells too late what does not fit
 BYTES_A_FILE, FEWEST_FILES = 16384, 4096  # for `inodes`, when not given
 
 

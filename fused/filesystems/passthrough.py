@@ -3,7 +3,7 @@
 Every request becomes the system call that it came from, on the file that the inode is (never on a
 path: see `source`).  With `cache: shared` others may change the source at any time; with
 `cache: exclusive` only this mount does, so that the kernel may cache names and attributes for as
-long as it likes and write data back when it likes.
+long as it likes.  Data is read and written by the kernel itself where it can.
 
 The kernel has checked permissions (default_permissions) before a request gets here.  New files are
 made with the caller's file system user, group and umask, so that the source's own rules on
@@ -15,18 +15,15 @@ import errno
 import logging
 import os
 import stat
-import threading
 from collections.abc import Callable, Iterable, Sequence
-from math import inf
-from time import monotonic
 from typing import Any
 
 from llfuse import EntryAttributes, FUSEError
 
 from fused.errors import WorkerFailed
 from fused.filesystems import syscalls
-from fused.filesystems.attributes import AttributeHandlers
 from fused.filesystems.directories import GONE, Directory, DirectoryHandlers
+from fused.filesystems.files import FileHandlers
 from fused.filesystems.source import Source
 from fused.filesystems.survival import Features, KnownInodes, OpenHandle, Record
 
@@ -34,16 +31,11 @@ log = logging.getLogger(__name__)
 NAME_MAX = 255
 WRITE_BACK = "WRITEBACK_CACHE"
 STACKED = {0x794C7630, 0x65735546}  # statfs(2): overlayfs, FUSE
-PRIVILEGES = stat.S_ISUID | stat.S_ISGID
 SHARED_SECONDS, EXCLUSIVE_SECONDS, ABSENT_SECONDS = 0.5, 86400.0, 1.0
-SMALL = 64 << 10  # bytes
 CREATED_SECONDS = 0.001  # for the kernel to open what was made, without asking for it first
-READ_MAX = 1 << 20  # bytes that a request asks for at most
-SLOW, SLOW_SECONDS = 0.002, 1.0  # a write that takes so long, others wait for elsewhere
-_NOT_PASSED = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_DIRECT | os.O_APPEND | os.O_NOCTTY
 
 
-class Passthrough(AttributeHandlers, DirectoryHandlers):
+class Passthrough(FileHandlers, DirectoryHandlers):
     """See the module.  Options: `source`, an absolute path; `cache`, "shared" or "exclusive"."""
 
     def __init__(self, source: str, cache: str = "shared") -> None:
@@ -51,12 +43,7 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
         self._path = source
         self._exclusive = cache == "exclusive"
         self._timeout = EXCLUSIVE_SECONDS if self._exclusive else SHARED_SECONDS
-        self._files: dict[int, int] = {}  # fh -> descriptor
         self._umask = -1
-        self._local = threading.local()
-        self._in_memory = False  # reading and writing never wait
-        self._tells_waiting = True  # whether the source can tell that reading would wait
-        self._slow_until = -inf
         # What was last seen of a name, for the change of it that follows most likely.
         self._peeked: tuple[int, bytes, os.stat_result | None, int] | None = None
         self._absent: tuple[int, bytes] | None = None
@@ -277,106 +264,6 @@ class Passthrough(AttributeHandlers, DirectoryHandlers):
             self._source.hold(node, parent, name)  # who knows it may ask for it until forgotten
             return 0, False
         return node, stat.S_ISDIR(st.st_mode)
-
-    # -- files -----------------------------------------------------------------------------------
-
-    def _backing_flags(self, flags: int) -> int:
-        flags &= ~_NOT_PASSED
-        if self._exclusive and flags & os.O_ACCMODE == os.O_WRONLY:
-            flags = flags & ~os.O_ACCMODE | os.O_RDWR  # the kernel reads to fill pages
-        return flags
-
-    def _open_file(self, inode: int, flags: int) -> int:
-        return self._source.open(inode, self._backing_flags(flags))
-
-    def open(self, inode: int, flags: int, ctx: Any) -> int:
-        fd = self._open_file(inode, flags)
-        if flags & os.O_TRUNC and self._record.kills_privileges():
-            self.drop_privileges(b"/proc/self/fd/%d" % fd)
-        st, written = os.fstat(fd), self._record.written(inode)
-        fh = self._opened(inode, fd, flags, st, ctx)
-        if not (self._exclusive or self._is_told(inode, st)) or (
-            self._record.written(inode) and not written
-        ):
-            self._record.invalidate(inode)
-        return fh
-
-    def _opened(self, inode: int, fd: int, flags: int, st: os.stat_result, ctx: Any) -> int:
-        # A write by its user takes suid and sgid from a file, which is for us to do; a small file
-        # that is read is sooner asked for, and cached, than made known.
-        small = flags & os.O_ACCMODE == os.O_RDONLY and st.st_size <= SMALL
-        asked = small or bool(st.st_mode & PRIVILEGES)
-        fh = self._record.open_handle(inode, fd, flags, asked, ctx.uid)
-        self._files[fh] = fd
-        self._source.lend(inode, fd)
-        return fh
-
-    def read(self, fh: int, offset: int, size: int) -> memoryview | bytes:
-        fd = self._files[fh]
-        if self._in_memory:
-            return os.pread(fd, size, offset)
-        buffer = self._buffer(size)
-        done = self._read_at_once(fd, buffer, offset)
-        if done < size and (not done or offset + done < os.fstat(fd).st_size):
-            with self._record.waiting:
-                done += os.preadv(fd, [buffer[done:]], offset + done)
-        return buffer[:done]
-
-    def _read_at_once(self, fd: int, buffer: memoryview, offset: int) -> int:
-        """Read what is in memory already."""
-        if self._tells_waiting:
-            try:
-                return os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
-            except OSError as error:
-                if error.errno == errno.EOPNOTSUPP:
-                    self._tells_waiting = False
-                elif error.errno != errno.EAGAIN:
-                    raise
-        return 0
-
-    def _buffer(self, size: int) -> memoryview:
-        """Memory of the calling thread for a reply, which it sends before it reads again."""
-        try:
-            buffer = self._local.buffer
-        except AttributeError:
-            buffer = self._local.buffer = memoryview(bytearray(READ_MAX))
-        part: memoryview = buffer[:size]
-        return part
-
-    def write(self, fh: int, offset: int, data: bytes) -> int:
-        fd = self._files[fh]
-        if self._record.kills_privileges():
-            self.drop_privileges(b"/proc/self/fd/%d" % fd)
-        began = monotonic()
-        if began < self._slow_until:
-            with self._record.waiting:
-                done = os.pwrite(fd, data, offset)
-        else:
-            done = os.pwrite(fd, data, offset)
-        if (now := monotonic()) - began > SLOW:
-            self._slow_until = now + SLOW_SECONDS
-        return done
-
-    def flush(self, fh: int) -> None:
-        if self._source.local:
-            raise FUSEError(errno.ENOSYS)  # close(2) has no error to tell: the kernel asks no more
-        os.close(os.dup(self._files[fh]))
-
-    def fsync(self, fh: int, datasync: bool) -> None:
-        fd = self._files[fh]
-        with self._record.waiting:
-            (os.fdatasync if datasync else os.fsync)(fd)
-        if self._record.written(node := self._source.node_of(fd)):
-            self._record.invalidate(node)  # a write through a mapping shows up now at the latest
-
-    def release(self, fh: int) -> None:
-        self._record.close_handle(fh)
-        self._close(self._files.pop(fh))
-
-    def _close(self, fd: int) -> None:
-        if fd != GONE:
-            self._source.take_back(fd)
-            os.close(fd)
 
     def check(self) -> None:
         """Run the invariants; AssertionError when one does not hold."""
