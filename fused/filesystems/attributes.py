@@ -20,6 +20,8 @@ from fused.filesystems.survival import Record
 
 CAPABILITY = b"security.capability"
 MADE = 64  # files just made that are remembered
+WRITTEN = 1 << 16  # inodes, at most, that are remembered as written to
+MAPPED_SECONDS = 0.5  # that attributes last of what a mapping may change
 TOLD = 1 << 14  # files, at most, whose state as it was told to the kernel is remembered
 XFS_ACL = b"trusted.SGI_ACL_"  # how xfs shows root its access control lists, once more
 
@@ -40,6 +42,8 @@ class AttributeHandlers(llfuse.Operations):
     def __init__(self) -> None:
         super().__init__()
         self._told = [0] * TOLD  # `_state` of the last inode with that place
+        self._written: set[int] = set()  # inodes that were open for writing
+        self._knows_written = True  # that these are all
         self._made: dict[int, float] = {}  # inode -> time of making
 
     _record: Record
@@ -63,11 +67,24 @@ class AttributeHandlers(llfuse.Operations):
         entry.st_mtime_ns = st.st_mtime_ns
         entry.st_ctime_ns = st.st_ctime_ns
         entry.entry_timeout = self._timeout
-        written = self._record.written(node)
-        entry.attr_timeout = 0.0 if written else self._timeout
+        if self._record.written(node):
+            entry.attr_timeout = 0.0
+        else:
+            lasting = self._timeout <= MAPPED_SECONDS or not self._may_be_mapped(node)
+            entry.attr_timeout = self._timeout if lasting else MAPPED_SECONDS
         if not self._exclusive:
             self._told[node % TOLD] = _state(node, st)
         return entry
+
+    def _note_written(self, node: int) -> None:
+        """The file is open for writing, and the kernel does not ask for what is written."""
+        self._written.add(node)
+        self._knows_written = self._knows_written and len(self._written) <= WRITTEN
+
+    def _may_be_mapped(self, node: int) -> bool:
+        """Whether a mapping may change the file without our or the kernel's FUSE noticing: it
+        outlives its descriptor, and this process."""
+        return not self._knows_written or node in self._written
 
     def _is_told(self, node: int, st: os.stat_result) -> bool:
         """Whether this is what the kernel was told of the inode last, as far as is remembered."""

@@ -57,14 +57,20 @@ class FileHandlers(AttributeHandlers):
         return fh
 
     def _opened(self, inode: int, fd: int, flags: int, st: os.stat_result, ctx: Any) -> int:
-        # A write by its user takes suid and sgid from a file, which is for us to do; a small file
-        # that is read is sooner asked for, and cached, than made known.
-        small = flags & os.O_ACCMODE == os.O_RDONLY and st.st_size <= SMALL
-        asked = small or bool(st.st_mode & PRIVILEGES)
+        # A write by its user takes suid and sgid from a file, which is for us to do.
+        asked = self._is_better_asked(inode, flags, st) or bool(st.st_mode & PRIVILEGES)
         fh = self._record.open_handle(inode, fd, flags, asked, ctx.uid)
+        if self._record.written(inode):
+            self._note_written(inode)
         self._files[fh] = fd
         self._source.lend(inode, fd)
         return fh
+
+    def _is_better_asked(self, inode: int, flags: int, st: os.stat_result) -> bool:
+        """Whether this is a small file to be read: sooner asked for, and cached, than registered.
+        What may be mapped for writing is not, as it changes behind the kernel's cache."""
+        reading = flags & os.O_ACCMODE == os.O_RDONLY
+        return reading and st.st_size <= SMALL and not self._may_be_mapped(inode)
 
     def read(self, fh: int, offset: int, size: int) -> memoryview | bytes:
         fd = self._files[fh]

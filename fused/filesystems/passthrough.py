@@ -91,6 +91,7 @@ class Passthrough(FileHandlers, DirectoryHandlers):
 
     def restore(self, inodes: KnownInodes, handles: Iterable[OpenHandle]) -> None:
         self._source.restore()
+        self._knows_written = False  # which were open for writing before
         for handle in handles:
             flags = (
                 os.O_RDONLY | os.O_DIRECTORY if handle.directory else handle.flags & ~os.O_TRUNC

@@ -1,9 +1,11 @@
 """Memory mappings: mmap(2)."""
 
+import ctypes
 import errno
 import mmap
 import os
 import signal
+import time
 from pathlib import Path
 
 from forked import Died, in_child
@@ -11,6 +13,8 @@ from forked import Died, in_child
 from .assertions import fails, make, opened, stamps
 
 PAGE = mmap.PAGESIZE
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
 
 
 def _mapped(fd: int, size: int = 0, shared: bool = True, write: bool = True) -> mmap.mmap:
@@ -30,6 +34,23 @@ def a_shared_mapping_and_the_file_are_one(root: Path) -> None:
             assert os.pread(fd, 2, 5 + number) == b"M%d" % (number % 10)
             assert (root / "file").read_bytes()[5 + number : 7 + number] == b"M%d" % (number % 10)
         mapping.close()
+
+
+def a_mapping_outlives_its_descriptor(root: Path) -> None:
+    """Python's own mappings keep a descriptor of the file."""
+    make(root / "file", b"a" * PAGE)
+    assert (root / "file").read_bytes() == b"a" * PAGE
+    with opened(root / "file", os.O_RDWR) as fd:
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        address = _libc.mmap(None, PAGE, protection, mmap.MAP_SHARED, fd, ctypes.c_long(0))
+    assert address not in (None, ctypes.c_void_p(-1).value)
+    try:
+        for content in b"bcd":
+            ctypes.memset(address, content, PAGE)
+            time.sleep(0.02)
+            assert (root / "file").read_bytes() == bytes([content]) * PAGE
+    finally:
+        assert _libc.munmap(ctypes.c_void_p(address), PAGE) == 0
 
 
 def a_private_mapping_keeps_its_changes(root: Path) -> None:
