@@ -78,8 +78,11 @@ class AttributeHandlers(llfuse.Operations):
 
     def _note_written(self, node: int) -> None:
         """The file is open for writing, and the kernel does not ask for what is written."""
-        self._written.add(node)
-        self._knows_written = self._knows_written and len(self._written) <= WRITTEN
+        if self._knows_written:
+            self._written.add(node)
+            if len(self._written) > WRITTEN:
+                self._knows_written = False
+                self._written.clear()
 
     def _may_be_mapped(self, node: int) -> bool:
         """Whether a mapping may change the file without our or the kernel's FUSE noticing: it
